@@ -1,0 +1,65 @@
+/* model/model.h - a model on disk: its configuration, its architecture's description, and its
+ * weights as readable matrices.  Knows nothing of devices or kernels; fwd/ packs and runs it.
+ *
+ * Sources: a Hugging Face folder (config.json, model.safetensors or shards with an index,
+ * generation_config.json), or the set linked into the program.  Everything read here is
+ * untrusted: one clear error names the file, key or tensor. */
+#ifndef QUIRE_MODEL_MODEL_H
+#define QUIRE_MODEL_MODEL_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include "base/err.h"
+#include "base/file.h"
+#include "model/arch.h"
+#include "tensor/tensor.h"
+
+struct model;
+
+enum model_load_format { MODEL_LOAD_AUTO, MODEL_LOAD_DUMMY };
+
+struct model_opts {
+    enum model_load_format load_format;   /* DUMMY: seeded random weights from config.json alone */
+    uint64_t dummy_seed;
+    bool config_only;                     /* do not open weights: for planning, tokenizing and rendering */
+};
+
+/* path NULL: the built-in model. */
+bool model_open(struct model **out, const char *path, const struct model_opts *o, struct err *e);
+void model_close(struct model **m);
+
+const struct arch *model_arch(const struct model *m);
+/* The files of the model, for tok_open and others.  Borrowed. */
+const struct file_set *model_files(const struct model *m);
+const char *model_name(const struct model *m);       /* folder name, or "quire-builtin" */
+/* The type the checkpoint's matrices are stored in (the most common of F32, F16, BF16). */
+enum dtype model_dtype(const struct model *m);
+int64_t model_n_params(const struct model *m);
+
+/* generation_config.json: defaults for sampling, and the end-of-sequence ids (also config.json's). */
+struct model_generation {
+    bool has_temperature, has_top_p, has_top_k, has_min_p, has_typical_p, has_repetition_penalty, has_max_new_tokens, has_do_sample;
+    double temperature, top_p, min_p, typical_p, repetition_penalty;
+    int64_t top_k, max_new_tokens;
+    bool do_sample;
+    int32_t eos_ids[16];
+    int n_eos_ids;
+};
+const struct model_generation *model_generation(const struct model *m);
+
+/* The weights of one linear of a layer, ready to pack: parts stacked along output rows in the order the
+ * description wants (q,k,v of a fused slot; gate,up), bias in f32 or NULL.  The slots are listed in arch.h. */
+struct model_linear {
+    struct tensor_rows parts[3];
+    int n_parts;
+    float *bias;            /* [sum of n_rows] or NULL; mem_free by model_linear_free */
+    const char *name;       /* of the first tensor, for messages; borrowed */
+};
+bool model_get_linear(const struct model *m, enum arch_linear slot, int layer, struct model_linear *out, struct err *e);
+void model_linear_free(struct model_linear *l);
+/* A vector (norm weight, bias): f32 [n], mem_free it.  *out NULL without error when the architecture has none. */
+bool model_get_vector(const struct model *m, enum arch_vector slot, int layer, float **out, int64_t *n, struct err *e);
+/* After everything was taken: tensors that nobody asked for (except those the architecture says to ignore) are an error naming the first. */
+bool model_check_all_used(const struct model *m, struct err *e);
+
+#endif
