@@ -15,15 +15,18 @@
 struct buf;
 
 /* Parse text of len bytes; nothing may follow the value.  Duplicate keys: the last wins.  NULL on error,
- * with line and column in e.  Depth is bounded by jansson (2048). */
+ * with line and column in e.  Depth is bounded by jansson (2048).  An integer beyond int64 becomes a real
+ * (tokenizer_config.json files have model_max_length 1000000000000000019884624838656). */
 json_t *json_parse(const char *text, size_t len, struct err *e);
 json_t *json_parse_file(const char *path, size_t max_bytes, struct err *e);
 
 /* Compact serialisation appended to b; ASCII is not forced; false when out of memory.
  * Invalid numbers cannot occur: write NaN and infinities as null before building. */
 bool json_write(const json_t *j, struct buf *b);
+/* One string with its quotes, escaped; invalid UTF-8 becomes U+FFFD. */
+bool json_write_str(struct buf *b, const char *s, size_t len);
 
-/* obj[key] with a default.  what names the object in messages, NULL for none. */
+/* obj[key] with a default; obj NULL is an empty object.  1.0 is an integer, as in JSON Schema. */
 bool json_get_i64(const json_t *obj, const char *key, int64_t dflt, int64_t *out, struct err *e);
 bool json_get_f64(const json_t *obj, const char *key, double dflt, double *out, struct err *e); /* ints too */
 bool json_get_bool(const json_t *obj, const char *key, bool dflt, bool *out, struct err *e);
