@@ -1,0 +1,164 @@
+/* engine/engine.h - one model being served: its thread, its requests, its numbers.
+ *
+ * The engine thread owns scheduler, pages, forward pass and sampler.  Others submit requests and
+ * cancel them through a queue and read each request's events; no lock is held while computing,
+ * and the engine never waits for a reader.
+ *
+ * Text enters and leaves above this: engine/gen.h adds detokenization, stop strings and
+ * logprob texts on the caller's threads. */
+#ifndef QUIRE_ENGINE_ENGINE_H
+#define QUIRE_ENGINE_ENGINE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include "base/err.h"
+#include "base/log.h"
+#include "sample/params.h"
+
+struct engine;
+struct engine_stream;
+struct tok;
+struct model_generation;
+
+struct engine_opts {
+    const char *model;            /* folder, or NULL: built-in */
+    const char *load_format;      /* "auto", "dummy" */
+    const char *dtype;            /* "auto", "f32"/"float32"/"float", "f16"/"float16"/"half", "bf16"/"bfloat16" */
+    const char *kv_cache_dtype;   /* "auto", "f32", "f16", "bf16" */
+    const char *device;           /* NULL or "cpu" */
+    const char *isa;              /* NULL: best */
+    int n_threads;                /* 0: all allowed cores */
+    int32_t max_model_len;        /* 0: the model's, cut to what the pages hold */
+    int32_t max_num_seqs;         /* 0: 256 */
+    int32_t max_num_batched_tokens; /* 0: 2048 */
+    int32_t num_kv_blocks;        /* 0: from memory_fraction */
+    double memory_fraction;       /* 0: 0.9; of the machine's (or cgroup's) memory for weights + workspace + pages */
+    bool enable_prefix_caching;
+    bool priority_scheduling;
+    int32_t long_prefill_token_threshold;
+    int32_t max_queue;            /* > 0: submissions past so many waiting requests are ERR_OVERLOADED */
+    int32_t max_logprobs;         /* 0: 20 */
+    uint64_t seed;
+    struct log *log;              /* borrowed, may be NULL */
+    const char *profile_path;     /* Chrome trace of steps and kernels, or NULL */
+    void (*progress)(void *ctx, int64_t done, int64_t total);   /* while loading */
+    void *progress_ctx;
+};
+void engine_opts_default(struct engine_opts *o);
+
+/* Loads the model and starts the thread.  Cost: the weights. */
+bool engine_open(struct engine **out, const struct engine_opts *o, struct err *e);
+/* Cancels what is left, joins the thread, frees all.  Streams must have been closed before. */
+void engine_close(struct engine **eng);
+
+struct engine_info {
+    const char *model_name;       /* folder name or "quire-builtin" */
+    const char *architecture, *dtype, *kv_dtype, *device, *isa;
+    int32_t max_model_len, max_num_seqs, max_num_batched_tokens, vocab_size, hidden_size;
+    int32_t n_blocks, block_tokens, max_logprobs;
+    int n_threads;
+    bool prefix_caching;
+    int64_t n_params;
+    double load_s;
+};
+const struct engine_info *engine_info(const struct engine *eng);
+/* Any thread may use it.  NULL when the model folder has no tokenizer (token ids only). */
+const struct tok *engine_tok(const struct engine *eng);
+const struct model_generation *engine_generation(const struct engine *eng);
+
+/* ---- requests ---- */
+
+enum engine_kind { ENGINE_GENERATE, ENGINE_SCORE, ENGINE_EMBED };
+
+struct engine_request {
+    enum engine_kind kind;        /* SCORE: only prompt logprobs; EMBED: hidden state of the last token */
+    const int32_t *tokens; int32_t n_tokens;   /* copied */
+    const struct sample_params *params;        /* copied */
+    int32_t max_tokens;           /* new tokens per choice; 0 = as many as fit max_model_len */
+    int32_t n;                    /* choices returned, >= 1 */
+    int32_t best_of;              /* 0: n; more: generated, ranked by mean logprob, best n returned (all events come at the end) */
+    bool beam_search;             /* width n (or best_of); params->temperature is ignored */
+    float length_penalty;         /* beam: score = sum logprob / len^penalty */
+    int32_t priority;
+    int64_t timeout_us;           /* 0: none, from submission; past it ENGINE_EV_ERROR with ERR_TIMEOUT */
+    const char *cache_salt;       /* NULL: none; only equal salts share cached pages */
+    const char *id;               /* for logs; copied; NULL: made up */
+    bool want_logits;             /* SCORE: events carry the full row of logits (golden tests, --logits) */
+};
+
+enum engine_finish { ENGINE_FINISH_NONE, ENGINE_FINISH_STOP, ENGINE_FINISH_LENGTH, ENGINE_FINISH_ABORT };
+
+/* ids[0] is the token itself with its rank (1-based, by #(logprob >= its)); then the most likely, descending. */
+struct engine_logprobs { int32_t n; int32_t rank; const int32_t *ids; const float *logprobs; };
+
+enum engine_event_type {
+    ENGINE_EV_PROMPT,   /* prompt logprobs of position pos (from 1 on): token, lp; with want_logits also logits */
+    ENGINE_EV_TOKEN,    /* a new token of a choice; finish != NONE on its last one */
+    ENGINE_EV_FINISH,   /* a choice ended without a further token (abort, length 0) */
+    ENGINE_EV_HIDDEN,   /* EMBED: hidden[hidden_size] */
+    ENGINE_EV_DONE,     /* all choices ended: the last event */
+    ENGINE_EV_ERROR     /* code and message: the last event */
+};
+
+struct engine_event {
+    enum engine_event_type type;
+    int32_t choice;
+    int32_t pos;                  /* PROMPT: position of token in the prompt */
+    int32_t token;
+    enum engine_finish finish;
+    int32_t stop_token;           /* the stop id (not eos) that ended it, else -1 */
+    bool is_eos;                  /* TOKEN: this token is an end-of-sequence id or a stop id: not part of the text */
+    float logprob;                /* of token, always (raw) */
+    double cumulative_logprob;    /* with finish */
+    struct engine_logprobs lp;    /* n == 0 unless asked for.  Pointers valid until the next engine_stream_next of this stream */
+    const float *logits;          /* want_logits: [vocab_size] (row that predicts the NEXT token after pos-1), else NULL */
+    const float *hidden;
+    enum err_code code; const char *message;    /* ERROR */
+};
+
+struct engine_times {             /* microseconds, monotonic; 0: has not happened */
+    int64_t submitted, first_scheduled, first_token, last_token, finished;
+    int32_t n_prompt, n_cached, n_generated, n_preempted;
+};
+
+/* Called on the engine thread (must be quick, must not call back into the engine) after events were added to the stream. */
+typedef void engine_notify(void *ctx);
+
+/* Refuses at once, with nothing changed: ERR_INVALID (params), ERR_TOO_LARGE (prompt + max_tokens > max_model_len, or more pages or slots than
+ * exist), ERR_OVERLOADED (max_queue), ERR_DRAINING.  notify may be NULL. */
+bool engine_submit(struct engine *eng, const struct engine_request *r, engine_notify *notify, void *ctx,
+                   struct engine_stream **out, struct err *e);
+/* Next event if there is one; false: none now.  One reader per stream. */
+bool engine_stream_next(struct engine_stream *st, struct engine_event *ev);
+/* Sleep until an event is there or timeout_us passed (< 0: none).  False on timeout. */
+bool engine_stream_wait(struct engine_stream *st, int64_t timeout_us);
+/* Stop one choice (or all: choice < 0) at the next step; its pages return then.  finish is what its ENGINE_EV_FINISH will say: STOP
+ * when a stop string matched, ABORT otherwise.  Any thread. */
+void engine_stream_cancel(struct engine_stream *st, int32_t choice, enum engine_finish finish);
+void engine_stream_times(const struct engine_stream *st, struct engine_times *out);
+/* Cancels if still running.  After it returns notify is not called any more.  Sets *st to NULL. */
+void engine_stream_close(struct engine_stream **st);
+
+/* ---- operation ---- */
+
+/* No new work is taken (ERR_DRAINING); what runs goes on. */
+void engine_drain(struct engine *eng);
+bool engine_idle(const struct engine *eng);
+/* Drop cached prefixes at the next step; false if some pages are in use. Waits for the engine. */
+bool engine_reset_prefix_cache(struct engine *eng);
+
+enum { ENGINE_HIST_MAX = 32 };
+struct engine_hist { const double *bounds; int n; uint64_t counts[ENGINE_HIST_MAX]; double sum; uint64_t total; }; /* counts[n] = +Inf bucket */
+struct engine_metrics {           /* a consistent copy; names as INTERFACES part 3 */
+    int32_t num_requests_running, num_requests_waiting;
+    double kv_cache_usage;        /* held pages / pages, 0..1 */
+    int32_t blocks_total, blocks_free, blocks_cached, blocks_held;
+    uint64_t prefix_cache_queries, prefix_cache_hits, num_preemptions, prompt_tokens, generation_tokens;
+    uint64_t success_stop, success_length, success_abort, requests_error;
+    uint64_t n_steps; double step_seconds, forward_seconds, sample_seconds, schedule_seconds;
+    struct engine_hist ttft, itl, e2e, queue_time, inference_time, prefill_time, decode_time, time_per_output_token,
+        prompt_len, generation_len, max_generation_len, params_n, params_max_tokens, iteration_tokens;
+};
+void engine_metrics(const struct engine *eng, struct engine_metrics *out);
+
+#endif
