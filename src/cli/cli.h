@@ -1,0 +1,93 @@
+/* cli/cli.h - what all commands share: options, help, environment, config files, progress.
+ *
+ * An option's value comes from the command line, else the environment (QUIRE_<NAME> with dashes as
+ * underscores, upper case), else a `--config FILE.yaml` (keys are option names), else its default.
+ * Every command: exit status 0 done, 1 failed, 2 bad usage; errors are one line on stderr. */
+#ifndef QUIRE_CLI_CLI_H
+#define QUIRE_CLI_CLI_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include "base/buf.h"
+#include "base/err.h"
+
+enum { CLI_OK = 0, CLI_FAILED = 1, CLI_USAGE = 2 };
+
+enum cli_type {
+    CLI_FLAG,     /* bool; --name, --no-name */
+    CLI_STR,      /* const char *; valid for the process's life */
+    CLI_INT,      /* int32_t; accepts k/K (x1000, x1024) and m/M suffixes */
+    CLI_I64,      /* int64_t, likewise */
+    CLI_F64,      /* double */
+    CLI_LIST      /* struct cli_list; may be given several times; env and yaml: comma separated / sequence */
+};
+
+struct cli_list { const char **items; int n, cap; };
+
+struct cli_opt {
+    const char *name;        /* long name without dashes; NULL ends a table */
+    char letter;             /* one-letter form or 0 */
+    enum cli_type type;
+    void *out;               /* holds the default before parsing */
+    const char *metavar;     /* "N", "FILE"; NULL for flags */
+    const char *help;
+    double min, max;         /* range for numbers when min < max */
+};
+
+struct cli_cmd {
+    const char *name;        /* "run" */
+    const char *usage;       /* "quire run [MODEL] -p TEXT [options]" */
+    const char *summary;     /* a paragraph for --help */
+    const struct cli_opt *const *tables;   /* NULL-ended list of option tables */
+    int min_args, max_args;  /* positional arguments; max < 0: any number */
+};
+
+/* Parses argv[1..).  Positional arguments land in args (borrowed from argv).  On --help prints it and returns
+ * CLI_OK with *done set; on bad usage prints one line and returns CLI_USAGE with *done set. */
+int cli_parse(const struct cli_cmd *cmd, int argc, char **argv, const char **args, int *n_args, bool *done);
+
+/* "quire: <command>: <message>" on stderr; returns CLI_FAILED (or CLI_USAGE for cli_usage_error). */
+int cli_error(const struct cli_cmd *cmd, const struct err *e);
+int cli_usage_error(const struct cli_cmd *cmd, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+/* ---- options of every command that loads an engine ---- */
+struct engine_opts;
+struct cli_engine_flags {
+    const char *dtype, *kv_cache_dtype, *load_format, *isa, *profile, *log_level, *log_format, *scheduling_policy, *device;
+    int32_t threads, max_model_len, max_num_seqs, max_num_batched_tokens, num_kv_blocks, long_prefill_token_threshold, max_logprobs;
+    double memory_utilization;
+    int64_t seed;
+    bool enable_prefix_caching;
+};
+void cli_engine_flags_default(struct cli_engine_flags *f);
+/* A table of options bound to *f; room for CLI_ENGINE_OPTS entries. */
+enum { CLI_ENGINE_OPTS = 24 };
+void cli_engine_table(struct cli_engine_flags *f, struct cli_opt table[CLI_ENGINE_OPTS]);
+/* Opens the log as asked (*lg; close with log_close) and fills o; model NULL is the built-in one. */
+struct log;
+bool cli_engine_opts(const struct cli_engine_flags *f, const char *model, struct engine_opts *o, struct log **lg, struct err *e);
+
+/* ---- progress ---- */
+/* A bar on stderr when it is a terminal and the work lasts over a second; nothing otherwise. */
+struct cli_progress { const char *label; int64_t start_us, last_us; bool shown, tty; };
+void cli_progress_begin(struct cli_progress *p, const char *label);
+void cli_progress_update(void *p, int64_t done, int64_t total);   /* fits engine_opts.progress */
+void cli_progress_end(struct cli_progress *p);
+
+/* Reads a file, or stdin for "-": NUL-terminated, mem_free it. */
+char *cli_read(const char *path, size_t *len, struct err *e);
+/* "1,2,3" to ids; *out is mem_free'd by the caller. */
+bool cli_parse_ids(const char *text, int32_t **out, int32_t *n, struct err *e);
+
+/* ---- commands ---- */
+int cmd_run(int argc, char **argv);
+int cmd_chat(int argc, char **argv);
+int cmd_serve(int argc, char **argv);
+int cmd_batch(int argc, char **argv);
+int cmd_score(int argc, char **argv);
+int cmd_tokenize(int argc, char **argv);
+int cmd_render(int argc, char **argv);
+int cmd_devices(int argc, char **argv);
+
+#endif

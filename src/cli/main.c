@@ -1,0 +1,45 @@
+/* quire: one program, one file a command (cmd_*.c). */
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include "cli/cli.h"
+
+struct command {
+    const char *name, *what;
+    int (*run)(int argc, char **argv);
+};
+
+static const struct command commands[] = {
+    {"devices", "what was detected: CPU, cores, memory bandwidth", cmd_devices},
+};
+
+static void print_usage(FILE *f)
+{
+    fprintf(f, "quire " QUIRE_VERSION " - an engine that serves language models\n\nusage: quire COMMAND [MODEL] [options]\n\n");
+    for (size_t i = 0; i < sizeof commands / sizeof commands[0]; i++)
+        fprintf(f, "  %-10s %s\n", commands[i].name, commands[i].what);
+    fprintf(f, "\nMODEL is a folder in Hugging Face layout; without one, quire's small built-in model is used.\n"
+               "'quire COMMAND --help' tells a command's options.\n");
+}
+
+int main(int argc, char **argv)
+{
+    signal(SIGPIPE, SIG_IGN);
+    if (argc < 2) {
+        print_usage(stderr);
+        return CLI_USAGE;
+    }
+    if (strcmp(argv[1], "--version") == 0 || strcmp(argv[1], "version") == 0) {
+        puts("quire " QUIRE_VERSION);
+        return CLI_OK;
+    }
+    if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 || strcmp(argv[1], "help") == 0) {
+        print_usage(stdout);
+        return CLI_OK;
+    }
+    for (size_t i = 0; i < sizeof commands / sizeof commands[0]; i++)
+        if (strcmp(argv[1], commands[i].name) == 0)
+            return commands[i].run(argc - 1, argv + 1);
+    fprintf(stderr, "quire: unknown command '%s'; see 'quire --help'\n", argv[1]);
+    return CLI_USAGE;
+}
