@@ -77,9 +77,25 @@ static json_t *parse_again(const char *text, size_t len, size_t flags, json_erro
     return j;
 }
 
+/* A zero byte is valid nowhere in JSON, but jansson overlooks one that follows a number. */
+static bool check_no_nul(const char *text, size_t len, struct err *e)
+{
+    const char *nul = len ? memchr(text, 0, len) : NULL;
+    if (!nul)
+        return true;
+    size_t line = 1, column = 1;
+    for (const char *c = text; c < nul; c++) {
+        column = *c == '\n' ? 1 : column + 1;
+        line += *c == '\n';
+    }
+    return err_set(e, ERR_INVALID, "not valid JSON: line %zu column %zu: zero byte", line, column);
+}
+
 json_t *json_parse(const char *text, size_t len, struct err *e)
 {
     const size_t flags = JSON_DECODE_ANY | JSON_ALLOW_NUL;
+    if (!check_no_nul(text, len, e))
+        return NULL;
     json_error_t je;
     json_t *j = json_loadb(len ? text : "", len, flags, &je);
     if (!j && json_error_code(&je) == json_error_numeric_overflow)

@@ -16,7 +16,8 @@ struct buf;
 
 /* Parse text of len bytes; nothing may follow the value.  Duplicate keys: the last wins.  NULL on error,
  * with line and column in e.  Depth is bounded by jansson (2048).  An integer beyond int64 becomes a real
- * (tokenizer_config.json files have model_max_length 1000000000000000019884624838656). */
+ * (tokenizer_config.json files have model_max_length 1000000000000000019884624838656).  Strings may hold \u0000,
+ * keys may not. */
 json_t *json_parse(const char *text, size_t len, struct err *e);
 json_t *json_parse_file(const char *path, size_t max_bytes, struct err *e);
 

@@ -7,6 +7,8 @@
 #include <stddef.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/types.h>
+#include <unistd.h>
 
 #include "base/clock.h"
 #include "base/futex_int.h"
@@ -37,9 +39,9 @@ struct tpool {
 
     struct member *members;     /* [n]; 0 is the leader and has no thread of ours */
     int n_started;              /* threads running are 1..n_started */
-    bool has_leader;            /* leader and its former mask are known (pin only) */
-    pthread_t leader;
-    cpu_set_t leader_mask;
+    pid_t leader;               /* thread id of the bound leader, 0: none (pin only) */
+    pthread_t leader_thread;    /* the same, cheap to compare */
+    cpu_set_t opener_mask;      /* what a leader may use again once it is unbound */
 
     /* Written by the leader before a start, read by members after it. */
     tpool_fn *fn;               /* NULL: leave */
@@ -164,7 +166,8 @@ bool tpool_open(struct tpool **out, const struct tpool_opts *opts, struct err *e
     /* With fewer CPUs than members, spinning keeps the one that is waited for from running. */
     if (tp->n <= usable(tp->cpus.n_pus, quota))
         tp->spin_ns = (int64_t)(opts->spin_us < 0 ? DEFAULT_SPIN_US : opts->spin_us) * 1000;
-    tp->pin = opts->pin && tp->n <= tp->cpus.n_pus;
+    tp->pin = opts->pin && tp->n <= tp->cpus.n_pus &&
+              sched_getaffinity(0, sizeof tp->opener_mask, &tp->opener_mask) == 0;
     tp->members = mem_try_zalloc((size_t)tp->n, sizeof *tp->members);
     if (!tp->members) {
         err_set(e, ERR_NOMEM, "no memory for %d compute threads", tp->n);
@@ -179,6 +182,14 @@ bool tpool_open(struct tpool **out, const struct tpool_opts *opts, struct err *e
     return true;
 }
 
+/* The former leader may have ended long ago; its number must still be one of our threads. */
+static void unbind_leader(struct tpool *tp)
+{
+    if (tp->leader && tgkill(getpid(), tp->leader, 0) == 0)
+        (void)sched_setaffinity(tp->leader, sizeof tp->opener_mask, &tp->opener_mask);
+    tp->leader = 0;
+}
+
 void tpool_close(struct tpool **pool)
 {
     struct tpool *tp = *pool;
@@ -188,8 +199,7 @@ void tpool_close(struct tpool **pool)
     event_step(&tp->start);
     for (int i = 1; i <= tp->n_started; i++)
         pthread_join(tp->members[i].thread, NULL);
-    if (tp->has_leader && pthread_equal(tp->leader, pthread_self()))
-        (void)sched_setaffinity(0, sizeof tp->leader_mask, &tp->leader_mask);
+    unbind_leader(tp);
     mem_free(tp->members);
     mem_free(tp->cpus.cpus);
     mem_free(tp);
@@ -201,15 +211,15 @@ int tpool_size(const struct tpool *tp)
     return tp->n;
 }
 
-/* The leader is whoever calls: it is bound at its first run, and unbound by tpool_close. */
+/* The leader is whoever calls: it is bound at its first run. */
 static void bind_leader(struct tpool *tp)
 {
-    if (tp->has_leader && pthread_equal(tp->leader, pthread_self()))
+    if (tp->leader && pthread_equal(tp->leader_thread, pthread_self()))
         return;
-    tp->has_leader = sched_getaffinity(0, sizeof tp->leader_mask, &tp->leader_mask) == 0;
-    tp->leader = pthread_self();
-    if (tp->has_leader)
-        bind_to(tp, 0);
+    unbind_leader(tp);
+    tp->leader = gettid();
+    tp->leader_thread = pthread_self();
+    bind_to(tp, 0);
 }
 
 void tpool_run(struct tpool *tp, tpool_fn *fn, void *arg)

@@ -18,7 +18,9 @@ struct tpool;
 
 struct tpool_opts {
     int n_threads;     /* >= 1, leader included; 0 = all cores this process may use */
-    bool pin;          /* bind member i to the i-th allowed core */
+    bool pin;          /* bind member i to the i-th allowed core (not when there are more members than
+                        * CPUs); the leader from its first run until another leads or tpool_close.
+                        * Threads that a bound leader creates inherit its one core: create them before. */
     int spin_us;       /* how long to spin before sleeping; < 0 = default (50) */
 };
 
