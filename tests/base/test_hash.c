@@ -130,8 +130,8 @@ static void map_out_of_memory(void **state)
         struct hash_map *m = hash_map_open(0, HASH_MAP_COPY_KEYS);
         bool has[60] = {0}, ok = m != NULL;
         for (int i = 0; m && i < 60; i++) {
-            char text[8];
-            snprintf(text, 8, "%d", i);
+            char text[16];
+            snprintf(text, sizeof text, "%d", i);
             has[i] = hash_map_put(m, text, strlen(text), i);
             ok = ok && has[i];
         }
@@ -139,9 +139,9 @@ static void map_out_of_memory(void **state)
         mem_fault_after(0);
         assert_int_equal(ok, !fired);
         for (int i = 0; m && i < 60; i++) {
-            char text[8];
+            char text[16];
             int64_t v = -1;
-            snprintf(text, 8, "%d", i);
+            snprintf(text, sizeof text, "%d", i);
             assert_int_equal(hash_map_get(m, text, strlen(text), &v), has[i]);
             assert_true(!has[i] || v == i);
         }
