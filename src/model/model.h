@@ -32,7 +32,8 @@ const struct arch *model_arch(const struct model *m);
 /* The files of the model, for tok_open and others.  Borrowed. */
 const struct file_set *model_files(const struct model *m);
 const char *model_name(const struct model *m);       /* folder name, or "quire-builtin" */
-/* The type the checkpoint's matrices are stored in (the most common of F32, F16, BF16). */
+/* The type the checkpoint's matrices are stored in (the most common of F32, F16, BF16); with config_only or dummy weights
+ * what config.json says, or BF16. */
 enum dtype model_dtype(const struct model *m);
 int64_t model_n_params(const struct model *m);
 
@@ -54,10 +55,13 @@ struct model_linear {
     int n_parts;
     float *bias;            /* [sum of n_rows] or NULL; mem_free by model_linear_free */
     const char *name;       /* of the first tensor, for messages; borrowed */
+    void *owned;            /* what parts refer to; freed by model_linear_free */
 };
 bool model_get_linear(const struct model *m, enum arch_linear slot, int layer, struct model_linear *out, struct err *e);
 void model_linear_free(struct model_linear *l);
-/* A vector (norm weight, bias): f32 [n], mem_free it.  *out NULL without error when the architecture has none. */
+/* The narrowest of F32, F16 and BF16 that holds all its weights exactly. */
+enum dtype model_linear_dtype(const struct model *m, enum arch_linear slot, int layer);
+/* A vector (norm weight, bias): f32 [n], mem_free it; arch's norm_weight_add has been added to norm weights.  *out NULL without error when the architecture has none. */
 bool model_get_vector(const struct model *m, enum arch_vector slot, int layer, float **out, int64_t *n, struct err *e);
 /* After everything was taken: tensors that nobody asked for (except those the architecture says to ignore) are an error naming the first. */
 bool model_check_all_used(const struct model *m, struct err *e);

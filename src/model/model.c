@@ -1,0 +1,152 @@
+#include "model/model.h"
+#include <string.h>
+#include "base/json.h"
+#include "base/mem.h"
+#include "model/arch_int.h"
+#include "model/weights_int.h"
+
+#define BUILTIN_NAME "quire-builtin"
+
+static bool read_config(struct model *m, struct err *e)
+{
+    size_t len;
+    char *text = file_set_read(&m->files, "config.json", 4 << 20, &len, e);
+    if (!text)
+        return false;
+    json_t *config = json_parse(text, len, e);
+    mem_free(text);
+    if (!config)
+        return err_prefix(e, "config.json");
+    const json_t *quant = json_object_get(config, "quantization_config");
+    bool ok = arch_from_config(&m->arch, config, e);
+    if (ok && quant && !json_is_null(quant)) {
+        const char *method = json_string_value(json_object_get(quant, "quant_method"));
+        ok = err_set(e, ERR_UNSUPPORTED, "config.json: quantized weights (quant_method \"%.40s\") are not supported; supported are F32, F16 and BF16",
+                     method ? method : "?");
+    }
+    json_decref(config);
+    return ok;
+}
+
+static enum dtype config_dtype(const struct arch *a)
+{
+    if (strcmp(a->dtype, "float32") == 0 || strcmp(a->dtype, "float") == 0)
+        return DT_F32;
+    if (strcmp(a->dtype, "float16") == 0 || strcmp(a->dtype, "half") == 0)
+        return DT_F16;
+    return DT_BF16;
+}
+
+static char *base_name(const char *path)
+{
+    size_t end = strlen(path);
+    while (end > 1 && path[end - 1] == '/')
+        end--;
+    size_t start = end;
+    while (start > 0 && path[start - 1] != '/')
+        start--;
+    return mem_try_strndup(path + start, end - start);
+}
+
+static bool choose_files(struct model *m, const char *path, struct err *e)
+{
+    if (!path) {
+        m->files.blobs = m->blobs;
+        m->name = mem_try_strdup(BUILTIN_NAME);
+        if (!model_builtin_files(m->blobs))
+            return err_set(e, ERR_NOT_FOUND, "this program was built without the built-in model: name a model folder");
+        return m->name || err_set(e, ERR_NOMEM, "no memory for the model's name");
+    }
+    m->dir = mem_try_strdup(path);
+    m->name = base_name(path);
+    m->files.dir = m->dir;
+    if (!m->dir || !m->name)
+        return err_set(e, ERR_NOMEM, "no memory for the model's name");
+    if (!file_is_dir(path))
+        return err_set(e, file_exists(path) ? ERR_UNSUPPORTED : ERR_NOT_FOUND, "%s; expected a folder with config.json",
+                       file_exists(path) ? "is not a folder" : "there is no such folder");
+    if (!file_set_has(&m->files, "config.json"))
+        return err_set(e, ERR_NOT_FOUND, "no config.json: not a model folder in Hugging Face layout");
+    return true;
+}
+
+bool model_open(struct model **out, const char *path, const struct model_opts *o, struct err *e)
+{
+    static const struct model_opts defaults = { 0 };
+    *out = NULL;
+    if (!o)
+        o = &defaults;
+    struct model *m = mem_try_zalloc(1, sizeof *m);
+    if (!m)
+        return err_set(e, ERR_NOMEM, "no memory for the model's description");
+    if (!choose_files(m, path, e) || !read_config(m, e) || !model_generation_read(&m->generation, &m->arch, &m->files, e))
+        goto fail;
+    m->dummy = o->load_format == MODEL_LOAD_DUMMY;
+    m->dummy_seed = o->dummy_seed;
+    m->dtype = config_dtype(&m->arch);
+    m->prefix = m->arch.prefixes[0];
+    if (!m->dummy && !o->config_only) {
+        if (!checkpoint_open(&m->ck, &m->files, e))
+            goto fail;
+        model_weights_bind(m);
+    }
+    *out = m;
+    return true;
+fail:
+    err_prefix(e, "%s", path ? path : BUILTIN_NAME);
+    model_close(&m);
+    return false;
+}
+
+void model_close(struct model **m)
+{
+    struct model *p = *m;
+    *m = NULL;
+    if (!p)
+        return;
+    checkpoint_close(&p->ck);
+    mem_free(p->dir);
+    mem_free(p->name);
+    mem_free(p);
+}
+
+const struct arch *model_arch(const struct model *m)
+{
+    return &m->arch;
+}
+
+const struct file_set *model_files(const struct model *m)
+{
+    return &m->files;
+}
+
+const char *model_name(const struct model *m)
+{
+    return m->name;
+}
+
+enum dtype model_dtype(const struct model *m)
+{
+    return m->dtype;
+}
+
+const struct model_generation *model_generation(const struct model *m)
+{
+    return &m->generation;
+}
+
+int64_t model_n_params(const struct model *m)
+{
+    const struct arch *a = &m->arch;
+    int64_t n = 0;
+    for (int s = 0; s < ARCH_LIN_COUNT; s++) {
+        int64_t rows[3], cols;
+        if (!arch_linear_shape(a, (enum arch_linear)s, rows, &cols) || (s == ARCH_LIN_HEAD && a->tied_head))
+            continue;
+        int64_t each = (rows[0] + rows[1] + rows[2]) * (cols + (a->linear[s].bias ? 1 : 0));
+        n += each * (arch_linear_is_per_layer((enum arch_linear)s) ? a->n_layers : 1);
+    }
+    for (int s = 0; s < ARCH_VEC_COUNT; s++)
+        n += arch_vector_len(a, (enum arch_vector)s) * (arch_vector_is_per_layer((enum arch_vector)s) ? a->n_layers : 1);
+    return n;
+}

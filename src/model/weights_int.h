@@ -1,0 +1,37 @@
+/* model/weights_int.h - where the values of a slot come from: the checkpoint, or seeded noise. */
+#ifndef QUIRE_MODEL_WEIGHTS_INT_H
+#define QUIRE_MODEL_WEIGHTS_INT_H
+
+#include "base/file.h"
+#include "model/checkpoint_int.h"
+#include "model/model.h"
+
+/* The files linked into the program, ended by a NULL name; false when it was built without. */
+enum { BUILTIN_MAX_FILES = 8 };
+bool model_builtin_files(struct file_blob out[BUILTIN_MAX_FILES]);
+
+struct model {
+    struct arch arch;
+    struct model_generation generation;
+    struct file_set files;
+    struct file_blob blobs[BUILTIN_MAX_FILES];   /* of the built-in model */
+    char *dir, *name;
+    struct checkpoint *ck;         /* NULL: config_only or dummy */
+    const char *prefix;            /* what '~' stands for */
+    bool dummy;
+    uint64_t dummy_seed;
+    enum dtype dtype;
+};
+
+/* Choose the prefix and the most common type. */
+void model_weights_bind(struct model *m);
+
+/* Dummy rows: n_cols values a row, uniform, of variance 1/n_cols, each exactly a F32, F16 and BF16; a row depends on seed and
+ * its number alone. */
+void model_dummy_rows(struct tensor_rows *r, enum dtype dtype, int64_t n_rows, int64_t n_cols, uint64_t seed);
+/* One seed for each tensor of a model. */
+uint64_t model_dummy_seed(uint64_t seed, int kind, int slot, int layer, int part);
+
+bool model_generation_read(struct model_generation *g, const struct arch *a, const struct file_set *files, struct err *e);
+
+#endif
