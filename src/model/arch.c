@@ -2,7 +2,6 @@
 #include <stdio.h>
 #include <string.h>
 #include "base/buf.h"
-#include "base/mem.h"
 #include "model/arch_int.h"
 
 int arch_linear_shape(const struct arch *a, enum arch_linear slot, int64_t rows[3], int64_t *cols)
@@ -104,13 +103,19 @@ void arch_set_mlp_bias(struct arch *a, bool up, bool down)
     a->linear[ARCH_LIN_DOWN].bias = down;
 }
 
-static const struct arch_family *find_family(const char *architecture, const char *model_type)
+static const struct arch_family *family_of_architecture(const char *architecture)
 {
-    for (const struct arch_family *f = arch_families(); f->architecture; f++) {
-        if (architecture ? strcmp(f->architecture, architecture) == 0
-                         : f->model_type && strcmp(f->model_type, model_type) == 0)
+    for (const struct arch_family *f = arch_families(); f->architecture; f++)
+        if (strcmp(f->architecture, architecture) == 0)
             return f;
-    }
+    return NULL;
+}
+
+static const struct arch_family *family_of_type(const char *model_type)
+{
+    for (const struct arch_family *f = arch_families(); f->architecture; f++)
+        if (f->model_type && strcmp(f->model_type, model_type) == 0)
+            return f;
     return NULL;
 }
 
@@ -119,10 +124,10 @@ static bool unknown_architecture(const char *what, struct err *e)
     struct buf b;
     buf_init(&b, 400);
     for (const struct arch_family *f = arch_families(); f->architecture; f++) {
-        size_t n = strcspn(f->architecture, "");
         const char *tail = strstr(f->architecture, "ForCausalLM");
+        size_t n = tail ? (size_t)(tail - f->architecture) : strlen(f->architecture);
         if (f->model_type)
-            buf_printf(&b, "%s%.*s", b.len ? ", " : "", (int)(tail ? (size_t)(tail - f->architecture) : n), f->architecture);
+            buf_printf(&b, "%s%.*s", b.len ? ", " : "", (int)n, f->architecture);
     }
     err_set(e, ERR_UNSUPPORTED, "config.json: architecture \"%.60s\" is not supported; supported are %s", what, b.data ? b.data : "?");
     buf_free(&b);
@@ -139,14 +144,14 @@ static const struct arch_family *choose_family(struct arch_cfg *c)
     const char *first = NULL;
     for (size_t i = 0; i < json_array_size(list); i++) {
         const char *name = json_string_value(json_array_get(list, i));
-        const struct arch_family *f = name ? find_family(name, NULL) : NULL;
+        const struct arch_family *f = name ? family_of_architecture(name) : NULL;
         if (f)
             return f;
         if (!first)
             first = name;
     }
     const char *type = arch_cfg_str(c, "model_type", "");
-    const struct arch_family *f = first || c->failed ? NULL : find_family(NULL, type);
+    const struct arch_family *f = first || c->failed ? NULL : family_of_type(type);
     if (!f && !c->failed) {
         c->failed = true;
         unknown_architecture(first ? first : *type ? type : "(none given)", c->e);
