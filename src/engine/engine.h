@@ -88,11 +88,12 @@ struct engine_request {
 
 enum engine_finish { ENGINE_FINISH_NONE, ENGINE_FINISH_STOP, ENGINE_FINISH_LENGTH, ENGINE_FINISH_ABORT };
 
-/* ids[0] is the token itself with its rank (1-based, by #(logprob >= its)); then the most likely, descending. */
-struct engine_logprobs { int32_t n; int32_t rank; const int32_t *ids; const float *logprobs; };
+/* The most likely tokens, descending; the event's own token is not added. */
+struct engine_logprobs { int32_t n; const int32_t *ids; const float *logprobs; };
 
 enum engine_event_type {
-    ENGINE_EV_PROMPT,   /* prompt logprobs of position pos (from 1 on): token, lp; with want_logits also logits */
+    ENGINE_EV_PROMPT,   /* prompt logprobs of position pos (from 1 on): token, logprob, rank, lp; with want_logits also the
+                           row that predicts it, and one more with pos = n_tokens, token = -1 */
     ENGINE_EV_TOKEN,    /* a new token of a choice; finish != NONE on its last one */
     ENGINE_EV_FINISH,   /* a choice ended without a further token (abort, length 0) */
     ENGINE_EV_HIDDEN,   /* EMBED: hidden[hidden_size] */
@@ -108,10 +109,11 @@ struct engine_event {
     enum engine_finish finish;
     int32_t stop_token;           /* the stop id (not eos) that ended it, else -1 */
     bool is_eos;                  /* TOKEN: this token is an end-of-sequence id or a stop id: not part of the text */
-    float logprob;                /* of token, always (raw) */
-    double cumulative_logprob;    /* with finish */
-    struct engine_logprobs lp;    /* n == 0 unless asked for.  Pointers valid until the next engine_stream_next of this stream */
-    const float *logits;          /* want_logits: [vocab_size] (row that predicts the NEXT token after pos-1), else NULL */
+    float logprob;                /* of token; NaN when neither logprobs, best_of nor beams asked for it */
+    double cumulative_logprob;    /* with finish, when logprobs were computed */
+    int32_t rank;                 /* of token, 1-based; 0 when logprob is NaN */
+    struct engine_logprobs lp;    /* the most likely, n == 0 unless asked for; valid until the next engine_stream_next of this stream */
+    const float *logits;          /* want_logits: [vocab_size], the row after tokens 0..pos-1; else NULL */
     const float *hidden;
     enum err_code code; const char *message;    /* ERROR */
 };

@@ -28,6 +28,7 @@ struct gen_event {
     int32_t token;                               /* -1 when this delta has none (end of sequence flush) */
     bool token_is_eos;
     float logprob;
+    int32_t rank;
     struct engine_logprobs lp;
     const float *logits, *hidden;
     enum engine_finish finish;

@@ -21,6 +21,7 @@
  *  R5 a group (n choices) is one sequence until its prompt is computed, then forks; it occupies n slots from admission.
  *  R6 writing into a page shared with another sequence copies it first (plan.copies).
  *  R7 pages wholly behind the attention window are given up.
+ *  R8 a step never asks for more than max_logit_rows rows of logits.
  *
  * Invariants are checked by sched_check(): every page is free, cached, or held by exactly the
  * sequences that count it.  Thread: the engine's.  */
@@ -39,6 +40,7 @@ enum sched_policy { SCHED_FCFS, SCHED_PRIORITY };  /* FCFS ignores priority */
 struct sched_opts {
     int32_t n_blocks, block_tokens;       /* page 0 is reserved and never handed out */
     int32_t max_num_seqs, max_batched_tokens, max_model_len;
+    int32_t max_logit_rows;               /* rows of logits one step may ask for; >= max_num_seqs */
     int32_t window;                       /* all layers' attention window, 0 when any layer sees everything */
     int32_t long_prefill_threshold;       /* > 0: a prefill takes at most so many tokens of a step */
     bool prefix_caching;
@@ -54,8 +56,8 @@ struct sched_request {
     int64_t arrival_us;
     int64_t deadline_us;                  /* 0: none; past it the group shows up in plan.expired */
     uint64_t salt;                        /* only sequences of equal salt share pages */
-    bool no_prefix_read;                  /* compute every prompt token (its logits are wanted) */
-    int32_t max_chunk;                    /* > 0: at most so many tokens of this sequence in a step */
+    bool all_rows;                        /* the logits of every prompt token are wanted: no prefix is read from the cache, and
+                                             each prompt token of a step counts against max_logit_rows (others count 1 a sequence) */
     void *user;                           /* the caller's, returned by sched_user */
 };
 

@@ -1,0 +1,455 @@
+/* Opening, planning memory, the engine thread, submission. */
+#include "engine/engine.h"
+
+#include <stdio.h>
+#include <string.h>
+#include "base/clock.h"
+#include "base/hash.h"
+#include "base/mem.h"
+#include "base/rng.h"
+#include "engine/engine_int.h"
+
+enum { DEFAULT_SEQS = 256, DEFAULT_BATCHED = 2048, DEFAULT_LOGPROBS = 20 };
+/* Prompt logprobs are computed in pieces whose logits fit this. */
+static const int64_t SCORE_LOGITS_BYTES = (int64_t)32 << 20;
+
+void engine_opts_default(struct engine_opts *o)
+{
+    *o = (struct engine_opts){.load_format = "auto", .dtype = "auto", .kv_cache_dtype = "auto", .memory_fraction = 0.9,
+                              .enable_prefix_caching = true};
+}
+
+/* ---- opening ---- */
+
+static bool parse_dtype(const char *flag, const char *name, enum fwd_dtype *out, struct err *e)
+{
+    static const struct { const char *name; enum fwd_dtype type; } names[] = {
+        {"auto", FWD_DTYPE_AUTO}, {"f32", FWD_DTYPE_F32}, {"float32", FWD_DTYPE_F32}, {"float", FWD_DTYPE_F32},
+        {"f16", FWD_DTYPE_F16}, {"float16", FWD_DTYPE_F16}, {"half", FWD_DTYPE_F16},
+        {"bf16", FWD_DTYPE_BF16}, {"bfloat16", FWD_DTYPE_BF16},
+    };
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
+        if (strcmp(name ? name : "auto", names[i].name) == 0)
+            return *out = names[i].type, true;
+    return err_set(e, ERR_INVALID, "%s '%s' is not auto, f32, f16 or bf16", flag, name);
+}
+
+static const char *dtype_text(enum fwd_dtype t, const struct model *m)
+{
+    enum dtype stored = model_dtype(m);
+    if (t == FWD_DTYPE_AUTO)
+        t = stored == DT_F16 ? FWD_DTYPE_F16 : stored == DT_BF16 ? FWD_DTYPE_BF16 : FWD_DTYPE_F32;
+    return t == FWD_DTYPE_F16 ? "f16" : t == FWD_DTYPE_BF16 ? "bf16" : "f32";
+}
+
+static int32_t clamp32(int64_t v, int64_t lo, int64_t hi)
+{
+    return (int32_t)(v < lo ? lo : v > hi ? hi : v);
+}
+
+/* Limits that follow from the options and the model, before memory is looked at. */
+static bool set_limits(struct engine *eng, struct err *e)
+{
+    const struct engine_opts *o = &eng->opts;
+    const struct arch *a = model_arch(eng->model);
+    struct engine_info *info = &eng->info;
+    if (o->max_model_len < 0 || o->max_num_seqs < 0 || o->max_num_batched_tokens < 0 || o->num_kv_blocks < 0 || o->max_logprobs < 0)
+        return err_set(e, ERR_INVALID, "engine limits must not be negative");
+    if (o->max_model_len > a->max_len && a->pos == ARCH_POS_LEARNED)
+        return err_set(e, ERR_INVALID, "max-model-len %d is past the model's %d learned positions", o->max_model_len, a->max_len);
+    info->max_model_len = o->max_model_len ? o->max_model_len : a->max_len;
+    info->max_num_seqs = o->max_num_seqs ? o->max_num_seqs : DEFAULT_SEQS;
+    info->max_num_batched_tokens = o->max_num_batched_tokens ? o->max_num_batched_tokens : DEFAULT_BATCHED;
+    if (info->max_num_batched_tokens < info->max_num_seqs) /* every running sequence must be able to decode */
+        info->max_num_batched_tokens = info->max_num_seqs;
+    info->vocab_size = a->vocab_size;
+    info->hidden_size = a->hidden;
+    info->max_logprobs = o->max_logprobs ? o->max_logprobs : DEFAULT_LOGPROBS;
+    if (info->max_logprobs > info->vocab_size)
+        info->max_logprobs = info->vocab_size;
+    info->block_tokens = dev_caps(eng->dev)->block_tokens;
+    int64_t score_rows = clamp32(SCORE_LOGITS_BYTES / ((int64_t)info->vocab_size * 4), 1, info->max_num_batched_tokens);
+    eng->max_logits = clamp32(info->max_num_seqs + score_rows, 1, INT32_MAX);
+    return true;
+}
+
+static void fill_fwd_opts(const struct engine *eng, struct fwd_opts *f)
+{
+    f->max_tokens = eng->info.max_num_batched_tokens;
+    f->max_seqs = eng->info.max_num_seqs;
+    f->max_logits = eng->max_logits;
+    f->max_model_len = eng->info.max_model_len;
+    f->n_blocks = eng->info.n_blocks;
+    f->progress = eng->opts.progress;
+    f->progress_ctx = eng->opts.progress_ctx;
+}
+
+/* Pages: as many as were asked for, or as fit beside weights and workspace; never more than all sequences could use. */
+static bool plan_pages(struct engine *eng, struct fwd_opts *f, struct err *e)
+{
+    struct engine_info *info = &eng->info;
+    struct fwd_plan plan;
+    info->n_blocks = 2;
+    fill_fwd_opts(eng, f);
+    if (!fwd_plan_bytes(&plan, eng->model, f, e))
+        return false;
+    info->n_params = plan.n_params;
+    int64_t per_seq = (info->max_model_len + info->block_tokens - 1) / info->block_tokens;
+    int64_t blocks = eng->opts.num_kv_blocks;
+    if (blocks == 0) {
+        double fraction = eng->opts.memory_fraction > 0 ? eng->opts.memory_fraction : 0.9;
+        double room = (double)dev_caps(eng->dev)->memory_bytes * fraction - (double)plan.weight_bytes - (double)plan.workspace_bytes;
+        double fit = plan.kv_block_bytes ? room / (double)plan.kv_block_bytes : 0;
+        blocks = fit > (double)(1 << 30) ? 1 << 30 : (int64_t)fit;
+        int64_t most = per_seq * info->max_num_seqs + 1;
+        if (blocks > most)
+            blocks = most;
+        if (blocks < 2)
+            return err_set(e, ERR_TOO_LARGE,
+                           "the model does not fit: weights %.2f GiB and workspace %.2f GiB leave no room for KV pages in %.2f GiB; "
+                           "lower --max-num-batched-tokens or raise --memory-utilization",
+                           (double)plan.weight_bytes / (1 << 30), (double)plan.workspace_bytes / (1 << 30),
+                           (double)dev_caps(eng->dev)->memory_bytes * fraction / (1 << 30));
+    }
+    if (blocks < 2)
+        return err_set(e, ERR_INVALID, "num-kv-blocks must be at least 2 (page 0 is reserved)");
+    int64_t held = (blocks - 1) * info->block_tokens;
+    if (eng->opts.max_model_len && held < info->max_model_len)
+        return err_set(e, ERR_TOO_LARGE, "max-model-len %d needs %lld KV pages, but only %lld fit; lower it to %lld or give more memory",
+                       info->max_model_len, (long long)per_seq, (long long)blocks - 1, (long long)held);
+    if (held < info->max_model_len) {
+        log_warn(eng->opts.log, "engine", "context cut from %d to %lld tokens: that is what the KV pages hold", info->max_model_len, (long long)held);
+        info->max_model_len = (int32_t)held;
+    }
+    info->n_blocks = (int32_t)blocks;
+    fill_fwd_opts(eng, f);
+    return true;
+}
+
+/* All attention layers' common window, or 0. */
+static int32_t common_window(const struct arch *a)
+{
+    int32_t w = 0;
+    for (int32_t i = 0; i < a->n_layers; i++) {
+        if (a->layer_window[i] <= 0)
+            return 0;
+        w = a->layer_window[i] > w ? a->layer_window[i] : w;
+    }
+    return w;
+}
+
+static void name_things(struct engine *eng, const struct fwd_opts *f)
+{
+    struct engine_info *info = &eng->info;
+    const struct dev_caps *caps = dev_caps(eng->dev);
+    snprintf(eng->names[0], sizeof eng->names[0], "%s", model_name(eng->model));
+    snprintf(eng->names[1], sizeof eng->names[1], "%s", model_arch(eng->model)->architecture);
+    snprintf(eng->names[2], sizeof eng->names[2], "%s", dtype_text(f->dtype, eng->model));
+    snprintf(eng->names[3], sizeof eng->names[3], "%s", dtype_text(f->kv_dtype == FWD_DTYPE_AUTO ? f->dtype : f->kv_dtype, eng->model));
+    info->model_name = eng->names[0];
+    info->architecture = eng->names[1];
+    info->dtype = eng->names[2];
+    info->kv_dtype = eng->names[3];
+    info->device = caps->name;
+    info->isa = caps->isa;
+    info->n_threads = caps->n_threads;
+    info->prefix_caching = eng->opts.enable_prefix_caching;
+}
+
+/* A folder without tokenizer.json still serves token ids; a broken tokenizer is an error. */
+static bool open_tokenizer(struct engine *eng, struct err *e)
+{
+    const struct file_set *files = model_files(eng->model);
+    if (!file_set_has(files, "tokenizer.json")) {
+        log_warn(eng->opts.log, "engine", "no tokenizer.json: only token ids are accepted");
+        return true;
+    }
+    return tok_open(&eng->tok, files, e);
+}
+
+static bool open_sched(struct engine *eng, struct err *e)
+{
+    const struct engine_info *info = &eng->info;
+    struct sched_opts so = {
+        .n_blocks = info->n_blocks, .block_tokens = info->block_tokens, .max_num_seqs = info->max_num_seqs,
+        .max_batched_tokens = info->max_num_batched_tokens, .max_model_len = info->max_model_len, .max_logit_rows = eng->max_logits,
+        .window = common_window(model_arch(eng->model)), .long_prefill_threshold = eng->opts.long_prefill_token_threshold,
+        .prefix_caching = eng->opts.enable_prefix_caching, .policy = eng->opts.priority_scheduling ? SCHED_PRIORITY : SCHED_FCFS,
+    };
+    return sched_open(&eng->sched, &so, e);
+}
+
+static void *engine_thread(void *arg);
+
+static bool open_all(struct engine *eng, struct err *e)
+{
+    const struct engine_opts *o = &eng->opts;
+    struct fwd_opts f = {0};
+    bool dummy = o->load_format && strcmp(o->load_format, "dummy") == 0;
+    if (!dummy && o->load_format && strcmp(o->load_format, "auto") != 0)
+        return err_set(e, ERR_INVALID, "load-format '%s' is neither auto nor dummy", o->load_format);
+    struct model_opts mo = {.load_format = dummy ? MODEL_LOAD_DUMMY : MODEL_LOAD_AUTO, .dummy_seed = o->seed};
+    struct dev_opts dv = {.name = o->device, .n_threads = o->n_threads, .isa = o->isa};
+    if (!parse_dtype("dtype", o->dtype, &f.dtype, e) || !parse_dtype("kv-cache-dtype", o->kv_cache_dtype, &f.kv_dtype, e) ||
+        !model_open(&eng->model, o->model, &mo, e) || !open_tokenizer(eng, e) || !dev_open(&eng->dev, &dv, e) || !set_limits(eng, e) ||
+        !plan_pages(eng, &f, e))
+        return false;
+    eng->generation = *model_generation(eng->model);
+    name_things(eng, &f);
+    if (!fwd_open(&eng->fwd, eng->dev, eng->model, &f, e) || !open_sched(eng, e))
+        return false;
+    struct sample_env env = {.vocab_size = eng->info.vocab_size, .eos_ids = eng->generation.eos_ids, .n_eos = eng->generation.n_eos_ids,
+                             .seed = o->seed};
+    eng->space = sampler_open(&eng->sampler, eng->dev, &env, e) ? step_space_open(eng, e) : NULL;
+    if (!eng->space || (o->profile_path && !trace_open(&eng->trace, o->profile_path, eng->dev, e)))
+        return false;
+    metrics_publish(eng);
+    if (pthread_create(&eng->thread, NULL, engine_thread, eng) != 0)
+        return err_set(e, ERR_NOMEM, "the engine's thread could not be started");
+    eng->thread_started = true;
+    return true;
+}
+
+bool engine_open(struct engine **out, const struct engine_opts *o, struct err *e)
+{
+    int64_t t0 = clock_now_us();
+    struct engine *eng = mem_try_zalloc(1, sizeof *eng);
+    *out = NULL;
+    if (!eng)
+        return err_set(e, ERR_NOMEM, "out of memory");
+    eng->opts = *o;
+    mpsc_init(&eng->inbox);
+    pthread_mutex_init(&eng->metrics_lock, NULL);
+    metrics_init(&eng->metrics);
+    if (!open_all(eng, e)) {
+        engine_close(&eng);
+        return false;
+    }
+    eng->info.load_s = (double)(clock_now_us() - t0) / 1e6;
+    const struct engine_info *i = &eng->info;
+    log_info(o->log, "engine", "model=%s arch=%s params=%lld dtype=%s kv=%s pages=%d max_model_len=%d threads=%d isa=%s load_s=%.3f",
+             i->model_name, i->architecture, (long long)i->n_params, i->dtype, i->kv_dtype, i->n_blocks - 1, i->max_model_len,
+             i->n_threads, i->isa, i->load_s);
+    *out = eng;
+    return true;
+}
+
+void engine_close(struct engine **peng)
+{
+    struct engine *eng = *peng;
+    if (!eng)
+        return;
+    *peng = NULL;
+    if (eng->thread_started) {
+        struct msg stop = {.type = MSG_STOP};
+        mpsc_push(&eng->inbox, &stop.node);
+        pthread_join(eng->thread, NULL);
+    }
+    trace_close(&eng->trace);
+    step_space_close(&eng->space);
+    sampler_close(&eng->sampler);
+    sched_close(&eng->sched);
+    fwd_close(&eng->fwd);
+    dev_close(&eng->dev);
+    tok_close(&eng->tok);
+    model_close(&eng->model);
+    pthread_mutex_destroy(&eng->metrics_lock);
+    mem_free(eng);
+}
+
+const struct engine_info *engine_info(const struct engine *eng) { return &eng->info; }
+const struct tok *engine_tok(const struct engine *eng) { return eng->tok; }
+const struct model_generation *engine_generation(const struct engine *eng) { return &eng->generation; }
+
+/* ---- the thread ---- */
+
+struct reset_wait {
+    pthread_mutex_t lock;
+    pthread_cond_t cond;
+    bool done, result;
+};
+
+static void reset_cache(struct engine *eng, struct reset_wait *w)
+{
+    bool result = sched_reset_prefix_cache(eng->sched);
+    pthread_mutex_lock(&w->lock);
+    w->result = result;
+    w->done = true;
+    pthread_cond_signal(&w->cond);
+    pthread_mutex_unlock(&w->lock);
+}
+
+static void handle(struct engine *eng, struct msg *m)
+{
+    struct engine_stream *st = m->stream;
+    switch (m->type) {
+    case MSG_SUBMIT:
+        request_admit(eng, st);
+        if (eng->lost)
+            request_fail(eng, st, ERR_INTERNAL, "the device has failed; restart the server");
+        break;
+    case MSG_CANCEL:
+        request_cancel(eng, st, m->choice, m->finish);
+        mem_free(m);
+        stream_unref(st);
+        break;
+    case MSG_CLOSE:
+        request_cancel(eng, st, -1, ENGINE_FINISH_ABORT);
+        stream_unref(st);
+        break;
+    case MSG_RESET_CACHE:
+        reset_cache(eng, m->reset);
+        break;
+    case MSG_STOP:
+        atomic_store(&eng->stopping, true);
+        break;
+    }
+}
+
+static void *engine_thread(void *arg)
+{
+    struct engine *eng = arg;
+    while (!atomic_load(&eng->stopping)) {
+        struct mpsc_node *node;
+        bool any = false;
+        while ((node = mpsc_pop(&eng->inbox))) {
+            handle(eng, (struct msg *)(void *)((char *)node - offsetof(struct msg, node)));
+            any = true;
+        }
+        bool worked = step_run(eng);
+        if (any || worked) {
+            metrics_publish(eng);
+            stream_flush(eng);
+        }
+        if (!worked && !atomic_load(&eng->stopping))
+            mpsc_wait(&eng->inbox, eng->streams ? 10000 : -1); /* with requests but nothing to compute only deadlines can pass */
+    }
+    while (eng->streams)
+        request_fail(eng, eng->streams, ERR_DRAINING, "the engine is shutting down");
+    stream_flush(eng);
+    return NULL;
+}
+
+/* ---- submission ---- */
+
+static bool check_request(const struct engine *eng, const struct engine_request *r, int32_t *max_new, int32_t *n_total, struct err *e)
+{
+    const struct engine_info *info = &eng->info;
+    struct sample_limits limits = {.max_logprobs = info->max_logprobs, .vocab_size = info->vocab_size};
+    if (atomic_load(&eng->draining))
+        return err_set(e, ERR_DRAINING, "the server is shutting down");
+    if (eng->opts.max_queue > 0 && atomic_load(&eng->n_waiting) >= eng->opts.max_queue)
+        return err_set(e, ERR_OVERLOADED, "%d requests are waiting already", eng->opts.max_queue);
+    if (r->n_tokens < 1)
+        return err_set(e, ERR_INVALID, "the prompt is empty");
+    for (int32_t i = 0; i < r->n_tokens; i++)
+        if (r->tokens[i] < 0 || r->tokens[i] >= info->vocab_size)
+            return err_set(e, ERR_INVALID, "token id %d is outside the vocabulary of %d", r->tokens[i], info->vocab_size);
+    if (!sample_params_check(r->params, &limits, e))
+        return false;
+    *n_total = r->best_of > r->n ? r->best_of : r->n;
+    if (r->n < 1 || (r->best_of && r->best_of < r->n))
+        return err_set(e, ERR_INVALID, "n must be at least 1 and best_of at least n");
+    if (*n_total > info->max_num_seqs)
+        return err_set(e, ERR_INVALID, "%d choices are more than the %d sequences this server computes together", *n_total, info->max_num_seqs);
+    if (r->beam_search && 2 * *n_total > info->max_logprobs * 2 + 2)
+        return err_set(e, ERR_INVALID, "a beam width of %d is more than %d", *n_total, info->max_logprobs + 1);
+    int64_t room = (int64_t)info->max_model_len - r->n_tokens;
+    *max_new = r->kind == ENGINE_GENERATE ? r->max_tokens ? r->max_tokens : (int32_t)room : 0;
+    if (*max_new < 0 || room < *max_new || (r->kind == ENGINE_GENERATE && room < 1))
+        return err_set(e, ERR_TOO_LARGE, "the prompt of %d tokens and %d new tokens do not fit the context of %d", r->n_tokens,
+                       r->max_tokens, info->max_model_len);
+    return true;
+}
+
+/* Only sequences of equal salt and equal rope scaling may share pages. */
+static uint64_t page_salt(const struct engine *eng, const struct engine_request *r, int32_t rope_len)
+{
+    uint64_t salt = fwd_rope_key(eng->fwd, rope_len);
+    return r->cache_salt ? hash_bytes(r->cache_salt, strlen(r->cache_salt), salt ^ 1) : salt;
+}
+
+bool engine_submit(struct engine *eng, const struct engine_request *r, engine_notify *notify, void *ctx, struct engine_stream **out,
+                   struct err *e)
+{
+    int32_t max_new, n_total;
+    *out = NULL;
+    if (!check_request(eng, r, &max_new, &n_total, e))
+        return false;
+    struct engine_stream *st = mem_try_zalloc(1, sizeof *st);
+    if (!st)
+        goto nomem;
+    st->tokens = mem_try_alloc((size_t)r->n_tokens, sizeof *st->tokens);
+    st->params = sample_params_dup(r->params);
+    st->choices = mem_try_zalloc((size_t)n_total, sizeof *st->choices);
+    if (!st->tokens || !st->params || !st->choices)
+        goto nomem;
+    memcpy(st->tokens, r->tokens, (size_t)r->n_tokens * sizeof *st->tokens);
+    st->eng = eng;
+    atomic_init(&st->refs, 2);
+    st->kind = r->kind;
+    st->n_tokens = r->n_tokens;
+    st->max_new = max_new;
+    st->n = r->n;
+    st->n_total = n_total;
+    st->beam = r->beam_search && r->kind == ENGINE_GENERATE;
+    st->want_logits = r->want_logits;
+    st->want_logprob = r->params->n_logprobs >= 0 || n_total > r->n;
+    st->length_penalty = r->length_penalty;
+    st->priority = r->priority;
+    st->rope_len = r->n_tokens + max_new;
+    st->salt = page_salt(eng, r, st->rope_len);
+    st->seed = eng->opts.seed ? hash_mix(eng->opts.seed, atomic_fetch_add(&eng->next_id, 1)) : rng_entropy();
+    st->times.submitted = clock_now_us();
+    st->times.n_prompt = r->n_tokens;
+    st->deadline_us = r->timeout_us > 0 ? st->times.submitted + r->timeout_us : 0;
+    st->notify = notify;
+    st->notify_ctx = ctx;
+    if (r->id)
+        snprintf(st->id, sizeof st->id, "%s", r->id);
+    else
+        snprintf(st->id, sizeof st->id, "req-%016llx", (unsigned long long)rng_entropy());
+    pthread_condattr_t attr;
+    pthread_condattr_init(&attr);
+    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+    pthread_cond_init(&st->cond, &attr);
+    pthread_condattr_destroy(&attr);
+    pthread_mutex_init(&st->lock, NULL);
+    atomic_fetch_add(&eng->n_streams, 1);
+    atomic_fetch_add(&eng->n_waiting, 1);
+    st->submit_msg.type = MSG_SUBMIT;
+    st->submit_msg.stream = st;
+    *out = st;
+    mpsc_push(&eng->inbox, &st->submit_msg.node);
+    return true;
+nomem:
+    if (st) {
+        mem_free(st->tokens);
+        mem_free(st->params);
+        mem_free(st->choices);
+        mem_free(st);
+    }
+    return err_set(e, ERR_NOMEM, "out of memory for the request");
+}
+
+/* ---- operation ---- */
+
+void engine_drain(struct engine *eng) { atomic_store(&eng->draining, true); }
+
+bool engine_idle(const struct engine *eng) { return atomic_load(&eng->n_streams) == 0; }
+
+bool engine_reset_prefix_cache(struct engine *eng)
+{
+    struct reset_wait w = {.done = false};
+    struct msg m = {.type = MSG_RESET_CACHE, .reset = &w};
+    pthread_mutex_init(&w.lock, NULL);
+    pthread_cond_init(&w.cond, NULL);
+    mpsc_push(&eng->inbox, &m.node);
+    pthread_mutex_lock(&w.lock);
+    while (!w.done)
+        pthread_cond_wait(&w.cond, &w.lock);
+    pthread_mutex_unlock(&w.lock);
+    pthread_mutex_destroy(&w.lock);
+    pthread_cond_destroy(&w.cond);
+    return w.result;
+}

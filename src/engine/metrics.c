@@ -1,0 +1,101 @@
+/* The engine's numbers: kept by its thread, copied out under a lock once a step. */
+#include <string.h>
+#include "engine/engine_int.h"
+
+static const double ttft_bounds[] = {.001, .005, .01, .02, .04, .06, .08, .1, .25, .5, .75, 1, 2.5, 5, 7.5, 10, 20, 40, 80, 160, 640, 2560};
+static const double itl_bounds[] = {.001, .0025, .005, .01, .025, .05, .075, .1, .15, .2, .3, .4, .5, .75, 1, 2.5, 5, 7.5, 10, 20, 40, 80};
+static const double tpot_bounds[] = {.01, .025, .05, .075, .1, .15, .2, .3, .4, .5, .75, 1, 2.5, 5, 7.5, 10, 20, 40, 80};
+static const double request_bounds[] = {.3, .5, .8, 1, 1.5, 2, 2.5, 5, 10, 15, 20, 30, 40, 50, 60, 120, 240, 480, 960, 1920, 7680};
+static const double count_bounds[] = {1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000, 20000, 50000, 100000, 200000, 500000, 1000000};
+static const double n_bounds[] = {1, 2, 5, 10, 20};
+static const double iteration_bounds[] = {1, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384};
+
+#define HIST(b) ((struct engine_hist){.bounds = (b), .n = (int)(sizeof(b) / sizeof(b)[0])})
+
+void metrics_init(struct engine_metrics *m)
+{
+    memset(m, 0, sizeof *m);
+    m->ttft = HIST(ttft_bounds);
+    m->itl = HIST(itl_bounds);
+    m->time_per_output_token = HIST(tpot_bounds);
+    m->e2e = m->queue_time = m->inference_time = m->prefill_time = m->decode_time = HIST(request_bounds);
+    m->prompt_len = m->generation_len = m->max_generation_len = m->params_max_tokens = HIST(count_bounds);
+    m->params_n = HIST(n_bounds);
+    m->iteration_tokens = HIST(iteration_bounds);
+}
+
+void metrics_observe(struct engine_hist *h, double value)
+{
+    int i = 0;
+    while (i < h->n && value > h->bounds[i])
+        i++;
+    h->counts[i]++;
+    h->sum += value;
+    h->total++;
+}
+
+void metrics_request_start(struct engine *eng, const struct engine_stream *st)
+{
+    struct engine_metrics *m = &eng->metrics;
+    metrics_observe(&m->params_n, st->n);
+    metrics_observe(&m->params_max_tokens, st->max_new);
+}
+
+void metrics_request_done(struct engine *eng, const struct engine_stream *st, enum engine_finish finish, bool error)
+{
+    struct engine_metrics *m = &eng->metrics;
+    const struct engine_times *t = &st->times;
+    if (error)
+        m->requests_error++;
+    else if (finish == ENGINE_FINISH_STOP)
+        m->success_stop++;
+    else if (finish == ENGINE_FINISH_LENGTH)
+        m->success_length++;
+    else
+        m->success_abort++;
+    if (t->first_scheduled)
+        m->prompt_tokens += (uint64_t)st->n_tokens;
+    if (error || !t->first_token)
+        return;
+    int32_t longest = 0;
+    for (int32_t i = 0; i < st->n_total; i++)
+        longest = st->choices[i].n_generated > longest ? st->choices[i].n_generated : longest;
+    metrics_observe(&m->ttft, (double)(t->first_token - t->submitted) / 1e6);
+    metrics_observe(&m->e2e, (double)(t->finished - t->submitted) / 1e6);
+    metrics_observe(&m->inference_time, (double)(t->last_token - t->first_scheduled) / 1e6);
+    metrics_observe(&m->prefill_time, (double)(t->first_token - t->first_scheduled) / 1e6);
+    metrics_observe(&m->decode_time, (double)(t->last_token - t->first_token) / 1e6);
+    metrics_observe(&m->prompt_len, st->n_tokens);
+    metrics_observe(&m->generation_len, t->n_generated);
+    metrics_observe(&m->max_generation_len, longest);
+    if (longest > 1)
+        metrics_observe(&m->time_per_output_token, (double)(t->last_token - t->first_token) / 1e6 / (longest - 1));
+}
+
+void metrics_publish(struct engine *eng)
+{
+    struct engine_metrics *m = &eng->metrics;
+    struct sched_stats s;
+    sched_stats(eng->sched, &s);
+    m->num_requests_running = s.n_running;
+    m->num_requests_waiting = s.n_waiting;
+    m->blocks_total = s.blocks_total;
+    m->blocks_free = s.blocks_free;
+    m->blocks_cached = s.blocks_cached;
+    m->blocks_held = s.blocks_held;
+    m->kv_cache_usage = s.blocks_total ? (double)s.blocks_held / s.blocks_total : 0;
+    m->prefix_cache_queries = s.prefix_query_tokens;
+    m->prefix_cache_hits = s.prefix_hit_tokens;
+    m->num_preemptions = s.n_preemptions;
+    pthread_mutex_lock(&eng->metrics_lock);
+    eng->published = *m;
+    pthread_mutex_unlock(&eng->metrics_lock);
+}
+
+void engine_metrics(const struct engine *ceng, struct engine_metrics *out)
+{
+    struct engine *eng = (struct engine *)ceng; /* the lock is not part of what const promises */
+    pthread_mutex_lock(&eng->metrics_lock);
+    *out = eng->published;
+    pthread_mutex_unlock(&eng->metrics_lock);
+}
