@@ -17,7 +17,7 @@ tok: detok stop jinja chat
 fwd: blk batch
 par: comm
 server: http sse api
-engine: quire
+engine: quire gen evq stream step request beam metrics trace
 bench: probe
 '
 
