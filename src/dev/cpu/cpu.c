@@ -48,6 +48,7 @@ bool dev_open(struct dev **out, const struct dev_opts *opts, struct err *e)
         .memory_bytes = topo.memory_bytes,
         .block_tokens = DEV_BLOCK_TOKENS,
         .has_bf16_dot = d->isa >= KERN_ISA_AVX512_BF16,
+        .host_memory = true,
     };
     *out = d;
     return true;
