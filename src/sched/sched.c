@@ -13,6 +13,8 @@ static bool opts_valid(const struct sched_opts *o, struct err *e)
     if (o->max_num_seqs < 1 || o->max_batched_tokens < 1 || o->max_model_len < 1)
         return err_set(e, ERR_INVALID, "scheduler: max_num_seqs %d, max_batched_tokens %d and max_model_len %d must be at least 1",
                        o->max_num_seqs, o->max_batched_tokens, o->max_model_len);
+    if (o->max_logit_rows < o->max_num_seqs)
+        return err_set(e, ERR_INVALID, "scheduler: max_logit_rows %d must be at least max_num_seqs %d", o->max_logit_rows, o->max_num_seqs);
     if (o->window < 0 || o->long_prefill_threshold < 0)
         return err_set(e, ERR_INVALID, "scheduler: window %d and long_prefill_threshold %d must not be negative", o->window,
                        o->long_prefill_threshold);
@@ -28,6 +30,9 @@ bool sched_open(struct sched **out, const struct sched_opts *o, struct err *e)
     if (!s)
         return err_set(e, ERR_NOMEM, "scheduler: no memory");
     s->opts = *o;
+    s->max_chunk = o->max_batched_tokens;
+    if (o->long_prefill_threshold > 0 && o->long_prefill_threshold < s->max_chunk)
+        s->max_chunk = o->long_prefill_threshold;
     size_t n = (size_t)o->max_num_seqs;
     s->running = mem_try_alloc(n, sizeof *s->running);
     s->items = mem_try_alloc(n, sizeof *s->items);
@@ -126,15 +131,6 @@ static void seq_link(struct sched *s, struct sched_seq *seq)
         sched_heap_push(s, HEAP_DEADLINE, seq);
 }
 
-/* The most tokens that one step may compute of this sequence, whatever the others do. */
-static int32_t chunk_limit(const struct sched *s, int32_t max_chunk)
-{
-    int32_t limit = s->opts.max_batched_tokens;
-    if (s->opts.long_prefill_threshold > 0 && s->opts.long_prefill_threshold < limit)
-        limit = s->opts.long_prefill_threshold;
-    return max_chunk > 0 && max_chunk < limit ? max_chunk : limit;
-}
-
 bool sched_add(struct sched *s, const struct sched_request *r, struct sched_seq **out, struct err *e)
 {
     *out = NULL;
@@ -146,7 +142,7 @@ bool sched_add(struct sched *s, const struct sched_request *r, struct sched_seq 
     if (!seq)
         return err_set(e, ERR_NOMEM, "scheduler: no memory for a sequence of %d tokens", r->n_tokens + r->max_new_tokens);
     memcpy(seq->tokens, r->tokens, (size_t)r->n_tokens * sizeof *r->tokens);
-    seq->n_tokens = r->n_tokens;
+    seq->n_tokens = seq->n_prompt = r->n_tokens;
     seq->slots = r->n_choices;
     seq->priority = s->opts.policy == SCHED_PRIORITY ? r->priority : 0;
     seq->arrival_us = r->arrival_us;
@@ -154,55 +150,74 @@ bool sched_add(struct sched *s, const struct sched_request *r, struct sched_seq 
     seq->group = ++s->last_group;
     seq->member = ++s->last_member;
     seq->salt = r->salt;
-    seq->no_prefix_read = r->no_prefix_read;
-    seq->max_chunk = chunk_limit(s, r->max_chunk);
+    seq->all_rows = r->all_rows;
     seq->user = r->user;
     seq_link(s, seq);
-    sched_heap_push(s, HEAP_WAITING, seq);
+    sched_wait(s, seq);
     *out = seq;
     return true;
 }
 
+void sched_wait(struct sched *s, struct sched_seq *seq)
+{
+    if (sched_is_parked(seq))
+        s->n_parked++;
+    else
+        sched_heap_push(s, HEAP_WAITING, seq);
+}
+
+static void share_pages(struct sched *s, struct sched_seq *child, const struct sched_seq *parent)
+{
+    /* A plan that was never committed may have left pages that nothing is in yet. */
+    child->n_table = sched_pages_of(s, parent->n_computed);
+    memcpy(child->table, parent->table, (size_t)child->n_table * sizeof *child->table);
+    for (int32_t i = child->n_given; i < child->n_table; i++)
+        kv_pool_ref(s->pool, child->table[i]);
+}
+
 struct sched_seq *sched_fork(struct sched *s, struct sched_seq *parent)
 {
-    bool reserved = parent->slots > 1;
-    if (parent->state != SEQ_RUNNING || parent->item >= 0)
-        return NULL;
-    if (!reserved && s->slots_used >= s->opts.max_num_seqs)
-        return NULL;
-    if (s->n_seqs == INT32_MAX || !sched_reserve_seqs(s, s->n_seqs + 1))
+    if (parent->item >= 0 || s->n_seqs == INT32_MAX || !sched_reserve_seqs(s, s->n_seqs + 1))
         return NULL;
     struct sched_seq *child = seq_alloc(s, parent->cap_tokens);
     if (!child)
         return NULL;
     int32_t *table = child->table;
+    bool reserved = parent->slots > 1, running = parent->state == SEQ_RUNNING;
     *child = *parent;
     child->prev = child->next = NULL;
     child->pos[HEAP_WAITING] = child->pos[HEAP_DEADLINE] = -1;
+    child->state = SEQ_WAITING;
     child->member = ++s->last_member;
     child->slots = 1;
     child->table = table;
-    /* A plan that was never committed may have left pages that nothing is in yet. */
-    child->n_table = sched_pages_of(s, parent->n_computed);
     memcpy(child->tokens, parent->tokens, (size_t)parent->n_tokens * sizeof *child->tokens);
-    memcpy(child->table, parent->table, (size_t)child->n_table * sizeof *child->table);
-    for (int32_t i = child->n_given; i < child->n_table; i++)
-        kv_pool_ref(s->pool, child->table[i]);
+    seq_link(s, child);
     if (reserved) {
         parent->slots--;
-        s->slots_used--;
+        s->slots_used -= running;
     }
-    seq_link(s, child);
-    sched_running_insert(s, child);
+    if (running && s->slots_used < s->opts.max_num_seqs) {
+        share_pages(s, child, parent);
+        sched_running_insert(s, child);
+    } else {
+        child->n_table = child->n_given = child->n_published = child->n_computed = 0;
+        child->preempted = true;
+        sched_wait(s, child);
+    }
     return child;
 }
 
 bool sched_append(struct sched *s, struct sched_seq *seq, int32_t token)
 {
-    (void)s;
     if (seq->n_tokens == seq->cap_tokens)
         return false;
+    bool parked = seq->state == SEQ_WAITING && sched_is_parked(seq);
     seq->tokens[seq->n_tokens++] = token;
+    if (parked && !sched_is_parked(seq)) {
+        s->n_parked--;
+        sched_wait(s, seq);
+    }
     return true;
 }
 

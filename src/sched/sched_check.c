@@ -65,7 +65,7 @@ static bool check_list(const struct sched *s, struct err *e)
     int32_t n = 0, n_running = 0, n_parked = 0;
     for (const struct sched_seq *seq = s->all; seq; seq = seq->next, n++) {
         bool in_line = seq->pos[HEAP_WAITING] >= 0;
-        bool parked = seq->state == SEQ_WAITING && seq->expired;
+        bool parked = seq->state == SEQ_WAITING && sched_is_parked(seq);
         if (in_line != (seq->state == SEQ_WAITING && !parked))
             return err_set(e, ERR_INTERNAL, "S2: a sequence in state %d is %sin the waiting line", seq->state, in_line ? "" : "not ");
         if ((seq->pos[HEAP_DEADLINE] >= 0) != (seq->deadline_us != 0))

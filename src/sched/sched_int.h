@@ -7,8 +7,8 @@
  *
  * Invariants, all verified by sched_check():
  *   S1  every page is referenced exactly as often as sequences list it; a sequence lists none twice.
- *   S2  a sequence is either RUNNING and in running[], or WAITING and in the waiting heap, or
- *       WAITING, expired and in neither.  All of them are on the list of sequences.
+ *   S2  a sequence is RUNNING and in running[], or WAITING and in the waiting heap, or parked: WAITING
+ *       with nothing to compute (sched_is_parked) and in neither.  All are on the list of sequences.
  *   S3  running[] is sorted by precedence; the heaps are heaps, and each member knows its place.
  *   S4  slots_used is the sum of the running sequences' slots and at most max_num_seqs.
  *   S5  n_computed <= n_tokens <= cap_tokens; the page table covers the computed positions (and, once
@@ -33,15 +33,14 @@ struct sched_seq {
     enum seq_state state;
     bool preempted;                     /* goes to the front of its priority class */
     bool expired;                       /* was reported past its deadline: takes no part any more */
-    bool no_prefix_read;
+    bool all_rows;
     int32_t priority;
     int64_t arrival_us, deadline_us, first_scheduled_us;
     uint64_t group, member;             /* break ties of arrival: groups in order of sched_add, then forks */
     uint64_t salt;
-    int32_t max_chunk;                  /* most tokens of a step, all limits but the budget's rest */
     int32_t slots;                      /* of max_num_seqs, itself and the forks it may still make */
-    int32_t n_tokens, cap_tokens, n_computed;
-    int32_t most_computed;              /* highest n_computed ever: those rows' logits have been out */
+    int32_t n_prompt, n_tokens, cap_tokens, n_computed;
+    int32_t most_computed;              /* highest n_computed ever: the logits of those rows have been out */
     int32_t n_cached;                   /* -1 before the first admission */
     int32_t n_table, n_given;           /* page table entries; so many at its front are given up */
     int32_t n_published;                /* pages known to the prefix index, as far as chain */
@@ -62,8 +61,9 @@ struct sched {
     struct sched_opts opts;
     struct kv_pool *pool;
     struct kv_prefix *prefix;           /* NULL without prefix caching */
+    int32_t max_chunk;                  /* most tokens of one sequence in one step */
     struct sched_seq *all;              /* list */
-    int32_t n_seqs, n_parked;           /* parked: WAITING and expired, so in no heap */
+    int32_t n_seqs, n_parked;           /* parked: see S2 */
     struct sched_seq **running;         /* [max_num_seqs], sorted by precedence */
     int32_t n_running, slots_used;
     struct seq_queue heaps[N_HEAPS];
@@ -92,6 +92,15 @@ void sched_running_remove(struct sched *s, struct sched_seq *seq);
 
 /* sched.c */
 void sched_seq_drop_pages(struct sched *s, struct sched_seq *seq);
+/* A sequence that became WAITING, or has got a new token while WAITING: into the line or parked. */
+void sched_wait(struct sched *s, struct sched_seq *seq);
+
+/* Of a WAITING sequence: it takes no part, being past its deadline, or because the logits of its last
+ * token have been out already and the caller has not appended the next one. */
+static inline bool sched_is_parked(const struct sched_seq *seq)
+{
+    return seq->expired || seq->most_computed >= seq->n_tokens;
+}
 
 static inline int32_t sched_pages_of(const struct sched *s, int64_t n_tokens)
 {

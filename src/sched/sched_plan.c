@@ -1,10 +1,12 @@
 /* Plan and commit.  A plan goes through the running sequences in order of precedence and then
- * through the head of the waiting line.  As victims come from the end of running[], no sequence
- * that has got its share of this plan is ever preempted by it: items are only added.
+ * through the head of the waiting line.  Victims are never sequences that this plan has given
+ * something: items are only added.
  *
- * Why every request ends: the running sequence of highest precedence always gets a token, since
- * everyone else can be preempted and R4 let it in only if it fits alone.  So it ends, and the
- * next one is highest.  When nobody runs, the head of the line is admitted for the same reason. */
+ * Why every request ends.  The first running sequence that has something to compute gets at least
+ * a token: all behind it can be preempted, and so can those before it, which only wait for the
+ * caller; R4 let it in only if it fits alone.  When no running one has anything to compute, the head
+ * of the line is admitted, for the same reason.  So a plan is empty only when nothing is left to do, and the
+ * request of highest precedence is never set back. */
 #include "sched/sched_int.h"
 
 static int32_t min32(int32_t a, int32_t b)
@@ -21,7 +23,7 @@ static int32_t gap(const struct sched_seq *seq)
 
 static void expire(struct sched *s, struct sched_seq *seq)
 {
-    if (!seq->expired && seq->state == SEQ_WAITING) {
+    if (seq->state == SEQ_WAITING && !sched_is_parked(seq)) {
         sched_heap_remove(s, HEAP_WAITING, seq);
         s->n_parked++;
     }
@@ -91,7 +93,7 @@ static void give_up_behind_window(struct sched *s, struct sched_seq *seq)
 static int32_t pages_to_come(const struct sched *s, const struct sched_seq *seq)
 {
     int32_t held = seq->n_table - seq->n_given;
-    int32_t peak = sched_peak_pages(s, seq->n_tokens, seq->max_chunk);
+    int32_t peak = sched_peak_pages(s, seq->n_tokens, s->max_chunk);
     return peak > held ? peak - held : 0;
 }
 
@@ -103,26 +105,27 @@ static void preempt(struct sched *s, struct sched_seq *seq)
     sched_seq_drop_pages(s, seq);
     seq->preempted = true;
     s->n_preemptions++;
-    if (seq->expired)
-        s->n_parked++;
-    else
-        sched_heap_push(s, HEAP_WAITING, seq);
+    sched_wait(s, seq);
 }
 
-/* R3.  Makes room for up to want tokens of a running sequence, preempting from the end; the last of all
- * makes do with what is there.  Returns how many tokens have room; 0: seq itself was preempted. */
+/* R3.  Makes room for up to want tokens of a running sequence by preempting from the end.  The last
+ * of all makes do with what is there, unless nobody else gets anything in this plan: then those before it
+ * all wait for the caller and can give way.  Returns how many tokens have room; 0: seq was preempted. */
 static int32_t make_room(struct sched *s, struct sched_seq *seq, int32_t want, int32_t *n_preempted)
 {
     while (pages_short(s, seq, want) > kv_pool_available(s->pool)) {
         struct sched_seq *victim = s->running[s->n_running - 1];
-        if (victim == seq)
-            want = tokens_that_fit(s, seq, want);
-        if (victim != seq || want == 0) {
-            preempt(s, victim);
-            ++*n_preempted;
+        if (victim == seq) {
+            int32_t fit = tokens_that_fit(s, seq, want);
+            if (fit > 0)
+                return fit;
+            if (s->n_items == 0 && s->n_running > 1)
+                victim = s->running[s->n_running - 2];
         }
-        if (want == 0)
-            break;
+        preempt(s, victim);
+        ++*n_preempted;
+        if (victim == seq)
+            return 0;
     }
     return want;
 }
@@ -140,27 +143,49 @@ static void add_item(struct sched *s, struct sched_seq *seq, int32_t n)
         .seq = seq, .start = seq->n_computed, .n_new = n, .last = seq->n_computed + n == seq->n_tokens};
 }
 
-/* A chunk leaves a token of the budget to each sequence behind it that needs only one, so that a
- * long prompt, wherever it stands, does not hold up the streams of others. */
-static int32_t grow_running(struct sched *s, int32_t *n_preempted)
+/* What is left of a step. */
+struct budget { int32_t tokens, rows; };
+
+/* R8: rows of logits that computing the next n tokens may ask for. */
+static int32_t rows_of(const struct sched_seq *seq, int32_t n)
 {
-    int32_t budget = s->opts.max_batched_tokens, n_single = 0;
-    for (int32_t i = 0; i < s->n_running; i++)
-        n_single += gap(s->running[i]) == 1;
-    for (int32_t i = 0; i < s->n_running && budget > 0; i++) {
+    int32_t prompt_left = seq->n_prompt - seq->n_computed;
+    if (!seq->all_rows || prompt_left <= 0)
+        return 1;
+    return n > prompt_left ? prompt_left + 1 : n;
+}
+
+/* The next chunk of seq: of n tokens to do, at most so many tokens and rows. */
+static int32_t chunk(const struct sched *s, const struct sched_seq *seq, int32_t n, struct budget most)
+{
+    n = min32(n, min32(s->max_chunk, most.tokens));
+    return rows_of(seq, n) <= most.rows ? n : min32(most.rows, seq->n_prompt - seq->n_computed);
+}
+
+/* A chunk leaves a token of the budget to each sequence behind it that needs only one, so that a
+ * long prompt, wherever it stands, does not hold up the streams of others; and a row to each. */
+static void grow_running(struct sched *s, struct budget *left, int32_t *n_preempted)
+{
+    struct budget behind = {0};
+    for (int32_t i = 0; i < s->n_running; i++) {
+        behind.tokens += gap(s->running[i]) == 1;
+        behind.rows += gap(s->running[i]) > 0;
+    }
+    for (int32_t i = 0; i < s->n_running && left->tokens > 0; i++) {
         struct sched_seq *seq = s->running[i];
         int32_t want = gap(seq);
         if (want <= 0)
             continue;
-        n_single -= want == 1;
-        want = min32(want, min32(seq->max_chunk, budget > n_single ? budget - n_single : 1));
-        want = make_room(s, seq, want, n_preempted);
+        behind.tokens -= want == 1;
+        behind.rows--;
+        struct budget most = {left->tokens > behind.tokens ? left->tokens - behind.tokens : 1, left->rows - behind.rows};
+        want = make_room(s, seq, chunk(s, seq, want, most), n_preempted);
         if (want == 0)
             break;
+        left->tokens -= want;
+        left->rows -= rows_of(seq, want);
         add_item(s, seq, want);
-        budget -= want;
     }
-    return budget;
 }
 
 /* ---- waiting sequences ---- */
@@ -172,7 +197,7 @@ static void match_prefix(struct sched *s, struct sched_seq *seq)
     if (!s->prefix)
         return;
     int32_t most = seq->n_tokens - 1;
-    if (seq->no_prefix_read)    /* but what was computed before a preemption has been seen */
+    if (seq->all_rows)  /* what was computed before a preemption has been seen */
         most = min32(most, seq->most_computed);
     int32_t n = kv_prefix_match(s->prefix, &seq->chain, seq->tokens, most / s->opts.block_tokens, seq->table);
     seq->n_table = seq->n_published = n;
@@ -191,44 +216,53 @@ static void count_first_admission(struct sched *s, struct sched_seq *seq, int64_
     }
 }
 
-/* Admits seq, the head of the line, with up to budget tokens, if that leaves the running ones the pages
+/* Admits seq, the head of the line, within what is left, if that leaves the running ones the pages
  * that their known tokens still need; otherwise it would be preempted before it gets anywhere.
- * Returns the tokens planned, 0 when it has to wait. */
-static int32_t admit(struct sched *s, struct sched_seq *seq, int32_t budget, int64_t *promised, int64_t now_us)
+ * False when it has to wait. */
+static bool admit(struct sched *s, struct sched_seq *seq, struct budget *left, int64_t *promised, int64_t now_us)
 {
+    if (seq->slots > s->opts.max_num_seqs - s->slots_used)
+        return false;
     match_prefix(s, seq);
     give_up_behind_window(s, seq);
-    int32_t want = tokens_that_fit(s, seq, min32(seq->n_tokens - seq->n_computed, min32(seq->max_chunk, budget)));
+    int32_t want = tokens_that_fit(s, seq, chunk(s, seq, seq->n_tokens - seq->n_computed, *left));
     bool fits = s->n_running == 0 || *promised + pages_to_come(s, seq) <= kv_pool_available(s->pool);
     if (!fits || want == 0) {
         sched_seq_drop_pages(s, seq);
-        return 0;
+        return false;
     }
     sched_heap_remove(s, HEAP_WAITING, seq);
     sched_running_insert(s, seq);
     seq->preempted = false;
     count_first_admission(s, seq, now_us);
+    left->tokens -= want;
+    left->rows -= rows_of(seq, want);
     add_item(s, seq, want);
     *promised += pages_to_come(s, seq);
-    return want;
+    return true;
 }
 
-static int32_t admit_waiting(struct sched *s, int32_t budget, int64_t now_us)
+/* Returns how many were admitted. */
+static int32_t admit_waiting(struct sched *s, struct budget *left, int32_t *n_preempted, int64_t now_us)
 {
     const struct seq_queue *line = &s->heaps[HEAP_WAITING];
     int32_t n_admitted = 0;
     int64_t promised = 0;
     for (int32_t i = 0; i < s->n_running && line->n > 0; i++)
-        promised += s->running[i]->expired ? 0 : pages_to_come(s, s->running[i]);
-    while (budget > 0 && line->n > 0) {
-        struct sched_seq *head = line->items[0];
-        if (head->slots > s->opts.max_num_seqs - s->slots_used)
+        promised += pages_to_come(s, s->running[i]);
+    while (left->tokens > 0 && left->rows > 0 && line->n > 0) {
+        if (admit(s, line->items[0], left, &promised, now_us)) {
+            n_admitted++;
+            continue;
+        }
+        /* Those who run have nothing to compute before somebody in the line has (the beams of a search
+         * wait for each other): one gives way.  If some are to be ended, that makes room first. */
+        if (s->n_items > 0 || s->n_expired > 0 || s->n_running == 0)
             break;
-        int32_t n = admit(s, head, budget, &promised, now_us);
-        if (n == 0)
-            break;
-        budget -= n;
-        n_admitted++;
+        struct sched_seq *idle = s->running[s->n_running - 1];
+        promised -= pages_to_come(s, idle);
+        preempt(s, idle);
+        ++*n_preempted;
     }
     return n_admitted;
 }
@@ -249,9 +283,10 @@ void sched_plan(struct sched *s, int64_t now_us, struct sched_plan *plan)
     forget_items(s);
     s->n_copies = s->n_expired = 0;
     find_expired(s, 0, now_us);
-    int32_t budget = grow_running(s, &n_preempted);
+    struct budget left = {s->opts.max_batched_tokens, s->opts.max_logit_rows};
+    grow_running(s, &left, &n_preempted);
     if (n_preempted == 0)
-        n_admitted = admit_waiting(s, budget, now_us);
+        n_admitted = admit_waiting(s, &left, &n_preempted, now_us);
     *plan = (struct sched_plan){.items = s->items, .n_items = s->n_items, .copies = s->copies, .n_copies = s->n_copies,
                                 .expired = s->expired, .n_expired = s->n_expired,
                                 .n_preempted = n_preempted, .n_admitted = n_admitted};
