@@ -33,6 +33,9 @@ static inline vec vec_min(vec a, vec b) { return _mm256_min_ps(a, b); }
 /* Bit i set where a[i] >= b[i]. */
 static inline uint32_t vec_ge_bits(vec a, vec b) { return (uint32_t)_mm256_movemask_ps(_mm256_cmp_ps(a, b, _CMP_GE_OQ)); }
 static inline uint32_t vec_eq_bits(vec a, vec b) { return (uint32_t)_mm256_movemask_ps(_mm256_cmp_ps(a, b, _CMP_EQ_OQ)); }
+static inline vec vec_abs(vec a) { return _mm256_andnot_ps(vec_set1(-0.0f), a); }
+/* a, which is not negative, with the sign of b. */
+static inline vec vec_sign_of(vec a, vec b) { return _mm256_or_ps(a, _mm256_and_ps(b, vec_set1(-0.0f))); }
 /* where a < b: 0, else x */
 static inline vec vec_zero_if_less(vec a, vec b, vec x) { return _mm256_andnot_ps(_mm256_cmp_ps(a, b, _CMP_LT_OQ), x); }
 /* a * 2^k for whole k, where the result is a normal number. */

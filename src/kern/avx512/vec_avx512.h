@@ -30,6 +30,9 @@ static inline vec vec_min(vec a, vec b) { return _mm512_min_ps(a, b); }
 /* Bit i set where a[i] >= b[i]. */
 static inline uint32_t vec_ge_bits(vec a, vec b) { return _mm512_cmp_ps_mask(a, b, _CMP_GE_OQ); }
 static inline uint32_t vec_eq_bits(vec a, vec b) { return _mm512_cmp_ps_mask(a, b, _CMP_EQ_OQ); }
+static inline vec vec_abs(vec a) { return _mm512_abs_ps(a); }
+/* a, which is not negative, with the sign of b. */
+static inline vec vec_sign_of(vec a, vec b) { return _mm512_or_ps(a, _mm512_and_ps(b, vec_set1(-0.0f))); }
 /* where a < b: 0, else x */
 static inline vec vec_zero_if_less(vec a, vec b, vec x)
 {
@@ -94,7 +97,6 @@ static inline double vec_sum16_total(const struct vec_sum16 *s)
 static inline vec vec_exp2(vec x)
 {
     vec f = _mm512_reduce_ps(x, 0x01);
-    f = _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(x, vec_set1(-160.0f), _CMP_GT_OQ), f);
     vec p = vec_set1(0.00186713017f);
     p = _mm512_fmadd_ps(p, f, vec_set1(0.00901702978f));
     p = _mm512_fmadd_ps(p, f, vec_set1(0.0557999127f));
