@@ -20,22 +20,26 @@ static void run_norm(struct dev *d, const struct cpu_op *op, int phase, int memb
     (void)member;
     for (int64_t i; (i = cpu_next(d) * chunk) < a->n;)
         for (int64_t row = i; row < i + chunk && row < a->n; row++) {
-            float *x = a->x + row * dim, *out = a->out + row * dim;
+            float *x = a->x + row * a->p.ld;
             if (a->add)
-                d->row->add_scaled(x, a->add + row * dim, a->add_scale, dim);
+                d->row->add_scaled(x, a->add + row * a->p.ld, a->add_scale, dim);
+            if (!a->p.weight)
+                continue;
             if (a->p.kind == DEV_NORM_RMS)
-                d->row->rms_norm(out, x, a->p.weight, a->p.eps, dim);
+                d->row->rms_norm(a->out + row * a->p.ld, x, a->p.weight, a->p.eps, dim);
             else
-                d->row->layer_norm(out, x, a->p.weight, a->p.bias, a->p.eps, dim);
+                d->row->layer_norm(a->out + row * a->p.ld, x, a->p.weight, a->p.bias, a->p.eps, dim);
         }
 }
 
 void dev_norm(struct dev *d, const struct dev_norm *p, float *out, float *x, const float *add, float add_scale, int32_t n)
 {
-    assert(p->dim > 0 && n >= 0 && p->weight);
+    assert(p->dim > 0 && n >= 0 && (p->ld == 0 || p->ld >= p->dim));
     assert(p->kind == DEV_NORM_LAYER || !p->bias);
     struct norm_args *a = cpu_op_add(d, "norm", -1, 1, run_norm, sizeof *a, (int64_t)n * (40 + p->dim / 4));
     *a = (struct norm_args){*p, out, x, add, add_scale, n};
+    if (p->ld == 0)
+        a->p.ld = p->dim;
 }
 
 struct positions_args {
