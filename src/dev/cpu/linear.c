@@ -1,0 +1,171 @@
+/* dev/cpu/linear.c - products with packed weights, and rows gathered out of them.
+ *
+ * A product has two phases: prepare the activations (tiles of rows, pieces of K), then the panels.  A product of
+ * few values prepares them on every member by itself, which costs less than meeting. */
+#include <assert.h>
+#include "dev/cpu/cpu_int.h"
+#include "dev/cpu/weight_int.h"
+
+enum {
+    LINEAR_ITEM_BYTES = 96 << 10,      /* weights in one work item of few rows: some 5 us of reading */
+    LINEAR_SELF_VALUES = 16384,        /* so many activations each member prepares for itself */
+    LINEAR_PREPARE_K = 2048,           /* K of one item of preparing */
+};
+
+struct linear {
+    struct gemm_job job;
+    const float *x;
+    int64_t ldx;
+    int32_t panels_per_item, tiles_per_item, tile_blocks, k_pieces;
+    bool self;
+};
+
+static int64_t ceil_div(int64_t a, int64_t b)
+{
+    return (a + b - 1) / b;
+}
+
+static int tile_height(const struct gemm_job *j, int tile)
+{
+    return (int)(gemm_rows_first(&j->rows, tile + 1) - gemm_rows_first(&j->rows, tile));
+}
+
+/* Piece `piece` of the K of one tile. */
+static void prepare(const struct linear *l, void *a, int tile, int64_t piece)
+{
+    const struct gemm_job *j = &l->job;
+    enum gemm_format f = j->kern->format;
+    int64_t row = gemm_rows_first(&j->rows, tile), k0 = piece * LINEAR_PREPARE_K;
+    int rows = tile_height(j, tile);
+    int64_t k = l->k_pieces == 1 ? j->k : j->k - k0 < LINEAR_PREPARE_K ? j->k - k0 : LINEAR_PREPARE_K;
+    char *at = (char *)a + (size_t)row * gemm_act_bytes(f, j->kern->act_bf16, j->k);
+    at += (size_t)rows * gemm_act_bytes(f, j->kern->act_bf16, k0);
+    j->kern->prepare(l->x + row * l->ldx + k0, l->ldx, rows, k, at);
+}
+
+static void run_panels(struct dev *d, const struct linear *l, const void *a, void *scratch)
+{
+    struct gemm_job job = l->job;
+    job.a = a;
+    size_t panel_bytes = gemm_panel_bytes(job.kern->format, job.k);
+    int64_t n = ceil_div(job.n_panels, l->panels_per_item) * l->tile_blocks;
+    /* A few tiles: one item is claimed ahead, so that its first panel can be on its way. */
+    bool claim = job.rows.n_tiles > 1 && job.rows.n_tiles <= GEMM_BLOCK_TILES;
+    int64_t item = cpu_next(d), ahead;
+    for (; item < n; item = ahead) {
+        ahead = claim ? cpu_next(d) : n;
+        int64_t p0 = item / l->tile_blocks * l->panels_per_item, p1 = p0 + l->panels_per_item;
+        int t0 = (int)(item % l->tile_blocks) * l->tiles_per_item, t1 = t0 + l->tiles_per_item;
+        const char *next = NULL;
+        if (ahead < n)
+            next = (const char *)job.panels + (size_t)(ahead / l->tile_blocks * l->panels_per_item) * panel_bytes;
+        gemm_run(&job, p0, p1 < job.n_panels ? p1 : job.n_panels, t0, t1 < job.rows.n_tiles ? t1 : job.rows.n_tiles, next, scratch);
+        if (!claim)
+            ahead = cpu_next(d);
+    }
+}
+
+static void run_linear(struct dev *d, const struct cpu_op *op, int phase, int member)
+{
+    const struct linear *l = (const struct linear *)op->args;
+    char *scratch = cpu_member_scratch(d, member);
+    if (l->self) {
+        char *a = scratch + gemm_scratch_bytes();
+        for (int t = 0; t < l->job.rows.n_tiles; t++)
+            prepare(l, a, t, 0);
+        run_panels(d, l, a, scratch);
+    } else if (phase == 0) {
+        int64_t n = (int64_t)l->job.rows.n_tiles * l->k_pieces;
+        for (int64_t i; (i = cpu_next(d)) < n;)
+            prepare(l, d->scratch, (int)(i / l->k_pieces), i % l->k_pieces);
+    } else {
+        run_panels(d, l, d->scratch, scratch);
+    }
+}
+
+/* Work items: small enough that a member that loses its core holds up little, large enough to pay. */
+static void choose_items(struct linear *l, int n_threads)
+{
+    const struct gemm_job *j = &l->job;
+    if (j->rows.n_tiles > GEMM_BLOCK_TILES) {
+        l->panels_per_item = GEMM_BLOCK_PANELS;
+        l->tile_blocks = (int32_t)ceil_div(j->rows.n_tiles, GEMM_BLOCK_TILES);
+        l->tiles_per_item = (int32_t)ceil_div(j->rows.n_tiles, l->tile_blocks);
+        return;
+    }
+    int64_t most = ceil_div(j->n_panels, 4 * (int64_t)n_threads);
+    int64_t want = LINEAR_ITEM_BYTES / (int64_t)gemm_panel_bytes(j->kern->format, j->k) / j->rows.n_tiles;
+    l->panels_per_item = (int32_t)(want < 1 ? 1 : want < most ? want : most);
+    l->tile_blocks = 1;
+    l->tiles_per_item = j->rows.n_tiles;
+}
+
+static struct gemm_epilogue epilogue_of(const struct dev_linear *p)
+{
+    static const enum gemm_act acts[] = {
+        [DEV_ACT_NONE] = GEMM_ACT_NONE, [DEV_ACT_SILU] = GEMM_ACT_SILU, [DEV_ACT_GELU_ERF] = GEMM_ACT_GELU_ERF,
+        [DEV_ACT_GELU_TANH] = GEMM_ACT_GELU_TANH, [DEV_ACT_RELU] = GEMM_ACT_RELU, [DEV_ACT_RELU2] = GEMM_ACT_RELU2,
+    };
+    static const enum gemm_store stores[] = {
+        [DEV_EPI_STORE] = GEMM_STORE, [DEV_EPI_ADD] = GEMM_ADD, [DEV_EPI_GLU] = GEMM_GLU,
+    };
+    return (struct gemm_epilogue){stores[p->epi], acts[p->act], p->scale, p->softcap};
+}
+
+void dev_linear(struct dev *d, const struct dev_linear *p, const struct dev_weight *w,
+                const float *x, int64_t ldx, float *out, int64_t ldo, int32_t n)
+{
+    int64_t n_out = w->gated ? w->n_out / 2 : w->n_out;
+    assert(n >= 0 && ldx >= w->k && ldo >= n_out);
+    assert((p->epi == DEV_EPI_GLU) == w->gated);
+    if (n == 0)
+        return;
+    const struct gemm_kern *kern = gemm_kern_get(d->isa, w->format);
+    bool self = n * w->k <= LINEAR_SELF_VALUES;
+    double macs = (double)n * (double)w->n_out * (double)w->k;
+    int64_t cost = (int64_t)w->bytes / 20 + (int64_t)(macs / 50);
+    struct linear *l = cpu_op_add(d, "linear", -1, self ? 1 : 2, run_linear, sizeof *l, cost);
+    l->job = (struct gemm_job){
+        .kern = kern, .epilogue = gemm_epilogue_get(d->isa), .epi = epilogue_of(p),
+        .panels = w->panels, .bias = w->bias, .k = w->k, .n_panels = w->n_panels, .n_out = n_out,
+        .rows = gemm_rows_split(n, kern->rows_max), .out = out, .ldo = ldo,
+    };
+    l->x = x;
+    l->ldx = ldx;
+    l->self = self;
+    l->k_pieces = self ? 1 : (int32_t)ceil_div(w->k, LINEAR_PREPARE_K);
+    choose_items(l, tpool_size(d->team));
+    size_t a_bytes = (size_t)n * gemm_act_bytes(w->format, kern->act_bf16, w->k);
+    cpu_need(d, self ? 0 : a_bytes, gemm_scratch_bytes() + (self ? a_bytes : 0));
+}
+
+/* ---- embedding ---- */
+
+struct embed {
+    const struct dev_weight *table;
+    float *out;
+    float scale;
+};
+
+static void run_embed(struct dev *d, const struct cpu_op *op, int phase, int member)
+{
+    const struct embed *g = (const struct embed *)op->args;
+    const struct dev_weight *w = g->table;
+    (void)phase;
+    (void)member;
+    for (int64_t i; (i = cpu_next(d)) < d->batch.n_tokens;) {
+        int64_t id = d->batch.token_ids[i];
+        float *out = g->out + i * w->k;
+        assert(id >= 0 && id < w->n_out);
+        gemm_unpack(w->format, w->panels + (size_t)(id / GEMM_COLS) * w->panel_bytes, (int)(id % GEMM_COLS), w->k, out);
+        for (int64_t c = 0; g->scale != 1 && c < w->k; c++)
+            out[c] *= g->scale;
+    }
+}
+
+void dev_embed(struct dev *d, float *out, const struct dev_weight *table, float scale)
+{
+    assert(!table->gated);
+    struct embed *g = cpu_op_add(d, "embed", -1, 1, run_embed, sizeof *g, (int64_t)d->batch.n_tokens * table->k);
+    *g = (struct embed){table, out, scale};
+}

@@ -1,0 +1,191 @@
+/* dev/cpu/weight.c - packing matrices into panels. */
+#include "dev/cpu/weight_int.h"
+
+#include <assert.h>
+#include <string.h>
+#include "base/mem.h"
+#include "dev/cpu/cpu_int.h"
+
+enum { WEIGHT_MAP_BYTES = 1 << 20 };   /* from here on its own mapping with huge pages */
+
+static const struct { const char *name; enum gemm_format gemm; enum dtype raw; } formats[DEV_FMT_COUNT] = {
+    [DEV_FMT_F32] = {"f32", GEMM_F32, DT_F32},
+    [DEV_FMT_F16] = {"f16", GEMM_F16, DT_F16},
+    [DEV_FMT_BF16] = {"bf16", GEMM_BF16, DT_BF16},
+};
+
+const char *dev_format_name(enum dev_format f)
+{
+    return (unsigned)f < DEV_FMT_COUNT ? formats[f].name : "unknown";
+}
+
+/* Whole panels; a gated pair of h rows each takes as many as 2h plain rows do. */
+static bool panel_sizes(enum dev_format f, int64_t n_out, int64_t k, bool bias, int64_t *n_panels, size_t *bytes)
+{
+    size_t panels, bias_bytes = 0;
+    if (n_out < 1 || k < 1 || n_out > INT64_MAX / 2 || k > INT32_MAX)
+        return false;
+    *n_panels = (n_out + GEMM_COLS - 1) / GEMM_COLS;
+    if (!mem_mul((size_t)*n_panels, gemm_panel_bytes(formats[f].gemm, k), &panels))
+        return false;
+    if (bias && !mem_mul((size_t)*n_panels, GEMM_COLS * sizeof(float), &bias_bytes))
+        return false;
+    return mem_add(panels, bias_bytes, bytes);
+}
+
+size_t dev_weight_bytes(enum dev_format format, int64_t n_out, int64_t k, bool bias)
+{
+    int64_t n_panels;
+    size_t bytes;
+    assert((unsigned)format < DEV_FMT_COUNT);
+    return panel_sizes(format, n_out, k, bias, &n_panels, &bytes) ? bytes : 0;
+}
+
+int64_t dev_weight_rows(const struct dev_weight *w)
+{
+    return w->n_out;
+}
+
+int64_t dev_weight_cols(const struct dev_weight *w)
+{
+    return w->k;
+}
+
+void dev_weight_free(struct dev *d, struct dev_weight **wp)
+{
+    struct dev_weight *w = *wp;
+    (void)d;
+    if (!w)
+        return;
+    if (w->mapped)
+        mem_unmap(w->panels, w->bytes);
+    else
+        mem_free(w->panels);
+    mem_free(w);
+    *wp = NULL;
+}
+
+struct pack_job {
+    struct dev_weight *w;
+    const struct dev_weight_spec *spec;
+    enum dtype raw;
+    float *rows;             /* [member][GEMM_COLS][k] */
+};
+
+/* n stored rows from row0 of one part into columns from col0. */
+static void pack_part(const struct pack_job *j, const struct tensor_rows *part, int64_t row0, int n, void *panel, int col0, float *rows)
+{
+    const struct dev_weight *w = j->w;
+    if (part->raw && part->dtype == j->raw) {
+        const char *raw = (const char *)part->raw + (size_t)row0 * part->raw_stride_bytes;
+        gemm_pack_raw(w->format, panel, col0, n, w->k, raw, part->raw_stride_bytes);
+        return;
+    }
+    part->read(part, row0, n, rows);
+    gemm_pack(w->format, panel, col0, n, w->k, rows, w->k);
+}
+
+/* The rows [first, first + n) of the stacked matrix into columns from col0: one or more parts. */
+static void pack_rows(const struct pack_job *j, int64_t first, int n, void *panel, int col0, float *rows)
+{
+    for (int i = 0; i < j->spec->n_parts && n > 0; i++) {
+        const struct tensor_rows *part = &j->spec->parts[i];
+        if (first >= part->n_rows) {
+            first -= part->n_rows;
+            continue;
+        }
+        int take = part->n_rows - first < n ? (int)(part->n_rows - first) : n;
+        pack_part(j, part, first, take, panel, col0, rows);
+        col0 += take;
+        n -= take;
+        first = 0;
+    }
+}
+
+/* Bias of the same rows as pack_rows. */
+static void pack_bias(const struct pack_job *j, int64_t panel, int64_t first, int n, int col0)
+{
+    if (j->w->bias)
+        memcpy(j->w->bias + panel * GEMM_COLS + col0, j->spec->bias + first, (size_t)n * sizeof(float));
+}
+
+static void pack_panel(void *ctx, int64_t p, int member)
+{
+    const struct pack_job *j = ctx;
+    const struct dev_weight *w = j->w;
+    void *panel = w->panels + (size_t)p * w->panel_bytes;
+    float *rows = j->rows + (size_t)member * GEMM_COLS * (size_t)w->k;
+    int halves = w->gated ? 2 : 1, width = GEMM_COLS / halves;
+    int64_t part_rows = w->n_out / halves, first = p * width;
+    int n = part_rows - first < width ? (int)(part_rows - first) : width;
+    for (int h = 0; h < halves; h++) {
+        pack_rows(j, h * part_rows + first, n, panel, h * width, rows);
+        pack_bias(j, p, h * part_rows + first, n, h * width);
+    }
+}
+
+static bool check_spec(const struct dev_weight_spec *s, const char *name, int64_t *n_out, int64_t *k, struct err *e)
+{
+    if ((unsigned)s->format >= DEV_FMT_COUNT)
+        return err_set(e, ERR_INVALID, "weight %s: format %d is unknown", name, (int)s->format);
+    if (s->n_parts < 1)
+        return err_set(e, ERR_INVALID, "weight %s: it has no parts", name);
+    *n_out = 0;
+    *k = s->parts[0].n_cols;
+    for (int i = 0; i < s->n_parts; i++) {
+        const struct tensor_rows *part = &s->parts[i];
+        if (part->n_rows < 1 || part->n_cols < 1 || part->n_rows > INT32_MAX || part->n_cols > INT32_MAX)
+            return err_set(e, ERR_INVALID, "weight %s: part %d has %lld rows and %lld columns; both must be 1 to %d", name, i,
+                           (long long)part->n_rows, (long long)part->n_cols, INT32_MAX);
+        if (part->n_cols != *k)
+            return err_set(e, ERR_INVALID, "weight %s: part %d has %lld columns, the first one %lld", name, i,
+                           (long long)part->n_cols, (long long)*k);
+        *n_out += part->n_rows;
+    }
+    if (s->gated && (s->n_parts != 2 || s->parts[0].n_rows != s->parts[1].n_rows))
+        return err_set(e, ERR_INVALID, "weight %s: a gated pair needs two parts of as many rows", name);
+    return true;
+}
+
+/* Memory for the panels and, zeroed with them, their padding. */
+static bool weight_alloc(struct dev_weight *w)
+{
+    w->mapped = w->bytes >= WEIGHT_MAP_BYTES;
+    w->panels = w->mapped ? mem_try_map(w->bytes) : mem_try_aligned(w->bytes);
+    return w->panels != NULL;
+}
+
+bool dev_weight_pack(struct dev *d, struct dev_weight **out, const struct dev_weight_spec *s, const char *name, struct err *e)
+{
+    *out = NULL;
+    int64_t n_out = 0, k = 0;
+    if (!check_spec(s, name, &n_out, &k, e))
+        return false;
+    float *rows = NULL;
+    struct dev_weight *w = mem_try_zalloc(1, sizeof *w);
+    size_t row_bytes;
+    if (!w || !mem_mul((size_t)k * sizeof(float), GEMM_COLS, &row_bytes))
+        goto nomem;
+    w->format = formats[s->format].gemm;
+    w->gated = s->gated;
+    w->n_out = n_out;
+    w->k = k;
+    w->panel_bytes = gemm_panel_bytes(w->format, k);
+    if (!panel_sizes(s->format, n_out, k, s->bias != NULL, &w->n_panels, &w->bytes) || !weight_alloc(w))
+        goto nomem;
+    if (s->bias)
+        w->bias = (float *)(w->panels + (size_t)w->n_panels * w->panel_bytes);
+    rows = mem_try_alloc((size_t)dev_caps(d)->n_threads, row_bytes);
+    if (!rows)
+        goto nomem;
+    struct pack_job job = {w, s, formats[s->format].raw, rows};
+    dev_for(d, w->n_panels, pack_panel, &job);
+    mem_free(rows);
+    *out = w;
+    return true;
+nomem:
+    err_set(e, ERR_NOMEM, "weight %s: no memory to pack %lld x %lld as %s", name, (long long)n_out, (long long)k,
+            dev_format_name(s->format));
+    dev_weight_free(d, &w);
+    return false;
+}
