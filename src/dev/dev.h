@@ -44,6 +44,7 @@ struct dev_caps {
     size_t memory_bytes;         /* what this device may hold */
     int block_tokens;            /* tokens a KV page holds */
     bool has_bf16_dot;           /* bf16 linear runs on dot-product units */
+    bool host_memory;            /* dev_alloc memory is the host's: between steps it can be read and written directly */
 };
 
 bool dev_open(struct dev **out, const struct dev_opts *opts, struct err *e);
@@ -119,13 +120,14 @@ void dev_add_positions(struct dev *d, float *x, const float *table, int32_t dim,
 enum dev_norm_kind { DEV_NORM_RMS, DEV_NORM_LAYER };
 struct dev_norm {
     enum dev_norm_kind kind;
-    const float *weight;     /* [dim] device memory; the caller has added 1 where the model says (1+w) */
+    const float *weight;     /* [dim] device memory; the caller has added 1 where the model says (1+w).  NULL: only the addition, no out */
     const float *bias;       /* [dim] or NULL */
     float eps;
     int32_t dim;
+    int64_t ld;              /* floats between the rows of x, out and add; 0: dim */
 };
 /* When add is given: x += add_scale * add first (x is the residual stream).  Then out = norm(x).
- * out may equal add.  n rows. */
+ * out may equal add, or x when there is no add.  n rows. */
 void dev_norm(struct dev *d, const struct dev_norm *p, float *out, float *x, const float *add, float add_scale, int32_t n);
 
 enum dev_act { DEV_ACT_NONE, DEV_ACT_SILU, DEV_ACT_GELU_ERF, DEV_ACT_GELU_TANH, DEV_ACT_RELU, DEV_ACT_RELU2 };

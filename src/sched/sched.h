@@ -16,7 +16,8 @@
  *     order while budget, max_num_seqs and pages allow; strict head of line.
  *  R2 a waiting sequence shares the pages of its longest cached prefix, never all of its tokens.
  *  R3 when a page is needed and none is free: evict cached pages (LRU, tail first), else preempt the running sequence of
- *     lowest priority, then latest arrival.  A plan that preempts admits nobody.
+ *     lowest priority, then latest arrival.  A plan that preempts admits nobody, unless no running sequence has anything to
+ *     compute: then one by one they give way until the head of the line is admitted.
  *  R4 a request that cannot fit even alone is refused by sched_add (ERR_TOO_LARGE).
  *  R5 a group (n choices) is one sequence until its prompt is computed, then forks; it occupies n slots from admission.
  *  R6 writing into a page shared with another sequence copies it first (plan.copies).
@@ -85,8 +86,8 @@ void sched_plan(struct sched *s, int64_t now_us, struct sched_plan *plan);
 /* The plan's tokens are now in the cache: advance, publish full pages. */
 void sched_commit(struct sched *s, const struct sched_plan *plan);
 
-/* A new sequence with the same tokens, sharing all pages.  Only for a RUNNING sequence whose known tokens are all computed (or all
- * but those appended since).  NULL when out of memory or max_num_seqs.  user is copied. */
+/* A new sequence with the same tokens, sharing all pages; not between plan and commit.  It uses a slot that the parent has reserved,
+ * else a free one.  When there is none, or the parent is WAITING, the child is WAITING.  NULL when out of memory.  user is copied. */
 struct sched_seq *sched_fork(struct sched *s, struct sched_seq *parent);
 /* Append a sampled token.  False when the sequence is at its reserved length. */
 bool sched_append(struct sched *s, struct sched_seq *seq, int32_t token);

@@ -57,6 +57,21 @@ static void limit(void **state)
     arena_close(&a);
 }
 
+/* What one huge request took is given back; the ordinary chunk stays and is used again. */
+static void reset_keeps_little(void **state)
+{
+    (void)state;
+    struct arena *a = arena_open(0);
+    assert_non_null(arena_try_alloc(a, 100, 1));
+    assert_non_null(arena_try_alloc(a, (size_t)10 << 20, 1));
+    arena_reset(a);
+    mem_fault_after(1);
+    assert_non_null(arena_try_alloc(a, 100, 1));
+    assert_null(arena_try_alloc(a, (size_t)1 << 20, 1));
+    assert_true(mem_fault_fired());
+    arena_close(&a);
+}
+
 static void overflow(void **state)
 {
     (void)state;
@@ -98,6 +113,6 @@ static void out_of_memory(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(aligned_zeroed_disjoint), cmocka_unit_test(limit),
-                                       cmocka_unit_test(overflow), cmocka_unit_test(out_of_memory)};
+                                       cmocka_unit_test(reset_keeps_little), cmocka_unit_test(overflow), cmocka_unit_test(out_of_memory)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

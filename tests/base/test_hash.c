@@ -105,10 +105,10 @@ static void map_against_model(void **state)
 static void map_borrows(void **state)
 {
     (void)state;
-    static char keys[1000][8];
+    static char keys[1000][16];
     struct hash_map *m = hash_map_open(10, HASH_MAP_BORROW_KEYS);
     for (int i = 0; i < 1000; i++) {
-        snprintf(keys[i], 8, "%d", i);
+        snprintf(keys[i], sizeof keys[i], "%d", i);
         assert_true(hash_map_put(m, keys[i], strlen(keys[i]), i));
     }
     size_t it = 0;

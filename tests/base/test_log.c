@@ -52,6 +52,10 @@ static void text_lines(void **state)
     log_error(lg, "e", "%s", "");
     assert_string_equal(capture_next(&c) + 24, " error e \n");
     log_close(&lg);
+    lg = log_open(-1, LOG_INFO, LOG_TEXT);
+    log_info(lg, "e", "the write fails");
+    assert_int_equal(errno, 77);
+    log_close(&lg);
     assert_null(lg);
     log_close(&lg);
     capture_close(&c);

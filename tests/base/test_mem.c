@@ -4,6 +4,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 #include <pthread.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -102,6 +103,28 @@ static void mappings(void **state)
     mem_unmap(NULL, 5);
 }
 
+static size_t address_space(void)
+{
+    unsigned long pages = 0;
+    FILE *f = fopen("/proc/self/statm", "r");
+    assert_int_equal(fscanf(f, "%lu", &pages), 1);
+    fclose(f);
+    return (size_t)pages * (size_t)sysconf(_SC_PAGESIZE);
+}
+
+/* What the alignment cuts off is given back, and so is the mapping. */
+static void mappings_leave_nothing(void **state)
+{
+    (void)state;
+    size_t before = address_space();
+    for (int i = 0; i < 300; i++) {
+        void *p = mem_try_map(4096 * (size_t)(1 + i % 3));
+        assert_non_null(p);
+        mem_unmap(p, 4096 * (size_t)(1 + i % 3));
+    }
+    assert_true(address_space() < before + ((size_t)64 << 20));
+}
+
 static void *other_thread(void *arg)
 {
     void *p = mem_try_alloc(1, 1);
@@ -167,7 +190,8 @@ int main(void)
         cmocka_unit_test(products_and_sums),      cmocka_unit_test(refuses_impossible_sizes),
         cmocka_unit_test(zero_size_is_a_pointer), cmocka_unit_test(zeroed_and_aligned),
         cmocka_unit_test(strings),                cmocka_unit_test(mappings),
-        cmocka_unit_test(faults),                 cmocka_unit_test(resident_memory),
+        cmocka_unit_test(faults),  cmocka_unit_test(mappings_leave_nothing),
+                       cmocka_unit_test(resident_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

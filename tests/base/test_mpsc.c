@@ -52,6 +52,27 @@ static void same_node_again(void **state)
     }
 }
 
+/* A producer stopped between its two steps: the consumer sees what came before, and later all. */
+static void half_done_push(void **state)
+{
+    (void)state;
+    struct mpsc q;
+    struct item a, b, c;
+    mpsc_init(&q);
+    mpsc_push(&q, &a.node);
+    atomic_init(&b.node.next, NULL);
+    struct mpsc_node *before = atomic_exchange(&q.head, &b.node);
+    for (int i = 0; i < 3; i++)
+        assert_null(mpsc_pop(&q));
+    mpsc_push(&q, &c.node); /* another one overtakes */
+    assert_null(mpsc_pop(&q));
+    atomic_store(&before->next, &b.node);
+    assert_ptr_equal(take(&q), &a);
+    assert_ptr_equal(take(&q), &b);
+    assert_ptr_equal(take(&q), &c);
+    assert_null(mpsc_pop(&q));
+}
+
 static void wait_times_out(void **state)
 {
     (void)state;
@@ -150,7 +171,7 @@ static void ping_pong(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(in_order), cmocka_unit_test(same_node_again), cmocka_unit_test(wait_times_out),
+        cmocka_unit_test(in_order), cmocka_unit_test(same_node_again), cmocka_unit_test(half_done_push), cmocka_unit_test(wait_times_out),
         cmocka_unit_test(many_producers), cmocka_unit_test(ping_pong),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -107,6 +107,11 @@ static void cgroups(void **state)
     assert_int_equal(topo_cgroup_memory("0::/../..\n", root), 5000000);
     assert_int_equal(topo_cgroup_memory("0::/docker/0123\n", root), 5000000);
     assert_int_equal(topo_cgroup_memory("0::/", root), 5000000);
+    char inner[80];
+    snprintf(inner, sizeof inner, "%s/a/b/c", root);
+    mkdir(inner, 0700);
+    put("/a", "memory.max", "7\n"); /* above the root it was given: not ours to read */
+    assert_true(topo_cgroup_memory("0::/../..\n", inner) == SIZE_MAX);
     put("/a/b", "cpu.max", "max 100000\n");
     assert_int_equal(topo_cgroup_cpus(v2, root), 0);
     put("/a", "cpu.max", "250000 100000\n");

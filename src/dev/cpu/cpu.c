@@ -41,6 +41,8 @@ bool dev_open(struct dev **out, const struct dev_opts *opts, struct err *e)
     if (!choose_isa(d, opts->isa, e) || !topo_detect(&topo, e) || !tpool_open(&d->team, &team, e))
         goto fail;
     d->n_members = tpool_size(d->team);
+    d->row = kern_row_table(d->isa);
+    d->math = (struct dev_math){.argmax = d->row->argmax, .max = d->row->max, .sum_exp = d->row->sum_exp, .above = d->row->above};
     d->caps = (struct dev_caps){
         .name = "cpu",
         .isa = kern_isa_name(d->isa),
@@ -48,6 +50,7 @@ bool dev_open(struct dev **out, const struct dev_opts *opts, struct err *e)
         .memory_bytes = topo.memory_bytes,
         .block_tokens = DEV_BLOCK_TOKENS,
         .has_bf16_dot = d->isa >= KERN_ISA_AVX512_BF16,
+        .host_memory = true,
     };
     *out = d;
     return true;
@@ -66,6 +69,9 @@ void dev_close(struct dev **dp)
         mem_unmap(d->maps[i].p, d->maps[i].bytes);
     mem_free(d->maps);
     mem_free(d->ops);
+    mem_free(d->segments);
+    mem_free(d->attn_plans);
+    mem_free(d->attn_blocks);
     mem_free(d->events);
     mem_free(d->scratch);
     mem_free(d->member_scratch);
@@ -137,6 +143,9 @@ void dev_step_begin(struct dev *d, const struct dev_batch *b)
     d->failed = false;
     d->batch = *b;
     d->n_ops = 0;
+    d->n_segments = 0;
+    d->n_attn_plans = 0;
+    d->n_attn_blocks = 0;
     d->cost_ns = 0;
     d->need_shared = 0;
     d->need_member = 0;

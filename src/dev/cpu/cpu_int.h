@@ -23,7 +23,9 @@
 #include "base/err.h"
 #include "base/tpool.h"
 #include "dev/dev.h"
+#include "kern/attn.h"
 #include "kern/cpu.h"
+#include "kern/row.h"
 
 enum { CPU_OP_ARGS_BYTES = 192 };
 
@@ -40,12 +42,45 @@ struct cpu_op {
 
 struct cpu_map { void *p; size_t bytes; };
 
+/* Rows of one sequence that lie in one KV page. */
+struct cpu_segment { int32_t row, n_rows, page, slot; };
+
+/* A block of query tokens of one sequence, and the partitions of its context that it sees. */
+struct cpu_attn_block {
+    int32_t seq, row, n_tokens;
+    int32_t part, end;             /* partitions [part, end) */
+    int32_t run;                   /* 0: one item does them all; else partitions an item, joined in a second phase */
+    int64_t item;                  /* its first item */
+    size_t partial;                /* run > 0: offset of its partial results in the shared scratch, in floats */
+    int64_t cost;
+};
+
+/* How the attention of a step is cut into items; the same for all layers of equal shape. */
+struct cpu_attn_plan {
+    int32_t window, n_kv_heads, group, dim;
+    size_t first, n_blocks;        /* in attn_blocks */
+    size_t n_split;                /* the first of them have run > 0 */
+    int64_t n_items;
+    size_t partial_floats;
+    int32_t max_rows;
+    int64_t cost_ns;
+};
+
+/* KV pages: [layer][page][head] slabs (kern/attn.h). */
+struct dev_kv {
+    struct dev_kv_spec spec;
+    const struct kern_attn *kern;
+    unsigned char *base;
+    size_t total_bytes, layer_bytes, page_bytes, slab_bytes;
+};
+
 struct dev {
     struct dev_caps caps;
     enum kern_isa isa;
     struct tpool *team;
     int n_members;                 /* of the running step: team size, or 1 */
     int64_t solo_next;             /* item counter of a step run by the leader alone */
+    const struct kern_row *row;
     struct dev_math math;
 
     /* The step under construction. */
@@ -57,6 +92,12 @@ struct dev {
     struct cpu_op spill;           /* what cpu_op_add returns when the list cannot grow */
     int64_t cost_ns;
     size_t need_shared, need_member;
+    struct cpu_segment *segments;  /* of this step's rows, by row; empty until asked for */
+    size_t n_segments, cap_segments;
+    struct cpu_attn_plan *attn_plans;
+    size_t n_attn_plans, cap_attn_plans;
+    struct cpu_attn_block *attn_blocks;
+    size_t n_attn_blocks, cap_attn_blocks;
 
     /* Scratch, valid while a step runs; contents last for one op (all of its phases). */
     unsigned char *scratch;        /* 64-byte aligned, at least the cpu_need bytes of the op */
@@ -84,6 +125,13 @@ void cpu_need(struct dev *d, size_t shared_bytes, size_t member_bytes);
 static inline int64_t cpu_next(struct dev *d)
 {
     return d->n_members == 1 ? d->solo_next++ : tpool_next(d->team);
+}
+
+/* Rows to hand out at once when there are n of them, none dear. */
+static inline int32_t cpu_chunk(const struct dev *d, int32_t n)
+{
+    int32_t c = n / (8 * d->caps.n_threads);
+    return c < 1 ? 1 : c > 16 ? 16 : c;
 }
 
 /* Inside run: this member's own scratch, 64-byte aligned. */

@@ -1,0 +1,44 @@
+/* Attention with f32 KV for AVX2. */
+#include "kern/avx2/vec_avx2.h"
+#include <float.h>
+#include <string.h>
+
+enum { ATTN_ROWS = 3, STEP = 1, ELEM_BYTES = 4, WORDS = 1 };
+#define ELEM_MAX FLT_MAX
+typedef float word;
+
+struct q_op { vec v; };
+struct kv_op { vec v; };
+
+static inline struct q_op q_load(const word *p)
+{
+    return (struct q_op){vec_set1(*p)};
+}
+static inline struct kv_op kv_load(const unsigned char *p)
+{
+    return (struct kv_op){vec_load((const float *)p)};
+}
+static inline vec mac(vec acc, struct kv_op b, struct q_op a)
+{
+    return vec_fma(b.v, a.v, acc);
+}
+static inline void pack(word *dst, const float *x, int n)
+{
+    memcpy(dst, x, (size_t)n * 4);
+}
+static inline vec put_weights(word *dst, const vec *w, vec l)
+{
+    for (int v = 0; v < 32 / VEC_N; v++) {
+        vec_store(dst + v * VEC_N, w[v]);
+        l = vec_add(l, w[v]);
+    }
+    return l;
+}
+static inline void narrow(void *dst, const float *x, int n)
+{
+    memcpy(dst, x, (size_t)n * 4);
+}
+
+#include "kern/attn_body.inc"
+
+const struct kern_attn kern_attn_f32_avx2 = {4, pack_q, write, part, merge, finish};

@@ -1,0 +1,226 @@
+/* Row functions: every instruction set gives the scalar set's bits, stays inside its arrays, and is right. */
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <cmocka.h>
+#include "base/rng.h"
+#include "guard.h"
+#include "kern/row.h"
+
+enum { MAX_N = 3000 };
+static const int sizes[] = {1, 2, 3, 7, 8, 15, 16, 17, 31, 32, 48, 63, 64, 65, 80, 127, 128, 192, 576, 1000, 2048, 2999};
+enum { N_SIZES = sizeof sizes / sizeof *sizes };
+
+struct rows {
+    struct guard g[6];
+    float *x, *w, *b, *y, *out;
+    int32_t *idx;
+    int n;
+};
+
+static void rows_open(struct rows *r, int n, uint64_t seed)
+{
+    float **p[5] = {&r->x, &r->w, &r->b, &r->y, &r->out};
+    struct rng rng = {seed};
+    r->n = n;
+    for (int i = 0; i < 5; i++)
+        *p[i] = guard_alloc(&r->g[i], (size_t)n * 4, 4);
+    r->idx = guard_alloc(&r->g[5], (size_t)n * 4, 4);
+    for (int i = 0; i < n; i++) {
+        r->x[i] = (float)rng_next_normal(&rng) * 3;
+        r->w[i] = (float)rng_next_normal(&rng);
+        r->b[i] = (float)rng_next_normal(&rng);
+        r->y[i] = (float)rng_next_normal(&rng);
+    }
+}
+
+static void rows_close(struct rows *r)
+{
+    for (int i = 0; i < 6; i++)
+        guard_free(&r->g[i]);
+}
+
+static void same(const char *what, int isa, int n, const float *a, const float *b)
+{
+    if (memcmp(a, b, (size_t)n * 4) == 0)
+        return;
+    for (int i = 0; i < n; i++)
+        if (memcmp(&a[i], &b[i], 4) != 0)
+            fail_msg("%s, %s, n = %d: element %d is %.9g, expected %.9g", what, kern_isa_name((enum kern_isa)isa), n, i, (double)b[i], (double)a[i]);
+}
+
+/* Runs fn for each instruction set better than scalar and each size. */
+static void each(void (*fn)(const struct kern_row *k, int isa, struct rows *ref, struct rows *r))
+{
+    for (int isa = KERN_ISA_SCALAR; isa <= (int)kern_isa_best(); isa++)
+        for (int i = 0; i < N_SIZES; i++) {
+            struct rows ref, r;
+            rows_open(&ref, sizes[i], 100 + (uint64_t)i);
+            rows_open(&r, sizes[i], 100 + (uint64_t)i);
+            fn(kern_row_table((enum kern_isa)isa), isa, &ref, &r);
+            rows_close(&ref);
+            rows_close(&r);
+        }
+}
+
+static void check_norms(const struct kern_row *k, int isa, struct rows *ref, struct rows *r)
+{
+    int n = r->n;
+    kern_row_ref.rms_norm(ref->out, ref->x, ref->w, 1e-5f, n);
+    k->rms_norm(r->out, r->x, r->w, 1e-5f, n);
+    same("rms_norm", isa, n, ref->out, r->out);
+    kern_row_ref.layer_norm(ref->out, ref->x, ref->w, ref->b, 1e-5f, n);
+    k->layer_norm(r->out, r->x, r->w, r->b, 1e-5f, n);
+    same("layer_norm", isa, n, ref->out, r->out);
+    kern_row_ref.layer_norm(ref->out, ref->x, ref->w, NULL, 1e-5f, n);
+    k->layer_norm(r->out, r->x, r->w, NULL, 1e-5f, n);
+    same("layer_norm without bias", isa, n, ref->out, r->out);
+    kern_row_ref.add_scaled(ref->x, ref->y, 0.37f, n);
+    k->add_scaled(r->x, r->y, 0.37f, n);
+    same("add_scaled", isa, n, ref->x, r->x);
+    k->rms_norm(r->x, r->x, r->w, 1e-5f, n);
+    kern_row_ref.rms_norm(ref->x, ref->x, ref->w, 1e-5f, n);
+    same("rms_norm in place", isa, n, ref->x, r->x);
+}
+
+static void test_norms(void **state)
+{
+    (void)state;
+    each(check_norms);
+}
+
+static void test_norm_values(void **state)
+{
+    (void)state;
+    struct rows r;
+    rows_open(&r, 777, 5);
+    double sum = 0, square = 0, var = 0;
+    for (int i = 0; i < r.n; i++) {
+        sum += (double)r.x[i];
+        square += (double)r.x[i] * (double)r.x[i];
+    }
+    for (int i = 0; i < r.n; i++)
+        var += pow((double)r.x[i] - sum / r.n, 2);
+    kern_row_ref.rms_norm(r.out, r.x, r.w, 0.1f, r.n);
+    for (int i = 0; i < r.n; i++)
+        assert_float_equal(r.out[i], (double)r.x[i] / sqrt(square / r.n + 0.1) * (double)r.w[i], 1e-5);
+    kern_row_ref.layer_norm(r.out, r.x, r.w, r.b, 0.1f, r.n);
+    for (int i = 0; i < r.n; i++)
+        assert_float_equal(r.out[i], ((double)r.x[i] - sum / r.n) / sqrt(var / r.n + 0.1) * (double)r.w[i] + (double)r.b[i], 1e-5);
+    rows_close(&r);
+}
+
+static void check_rope(const struct kern_row *k, int isa, struct rows *ref, struct rows *r)
+{
+    int n = r->n & ~1;   /* w, b stand for the cosines and sines; their ends lie in the guarded arrays */
+    const float *cos = r->w + r->n - n / 2, *sin = r->b + r->n - n / 2;
+    float *x = r->x + r->n - n, *x_ref = ref->x + r->n - n;
+    kern_row_ref.rope_half(x_ref, cos, sin, n);
+    k->rope_half(x, cos, sin, n);
+    same("rope_half", isa, n, x_ref, x);
+    kern_row_ref.rope_interleaved(x_ref, cos, sin, n);
+    k->rope_interleaved(x, cos, sin, n);
+    same("rope_interleaved", isa, n, x_ref, x);
+}
+
+static void test_rope(void **state)
+{
+    (void)state;
+    each(check_rope);
+    float x[4] = {1, 2, 3, 4}, c[2] = {0, 1}, s[2] = {1, 0};
+    kern_row_ref.rope_half(x, c, s, 4);
+    float half[4] = {-3, 2, 1, 4};
+    same("rope_half", 0, 4, half, x);
+    float y[4] = {1, 2, 3, 4};
+    kern_row_ref.rope_interleaved(y, c, s, 4);
+    float inter[4] = {-2, 1, 3, 4};
+    same("rope_interleaved", 0, 4, inter, y);
+}
+
+static void check_search(const struct kern_row *k, int isa, struct rows *ref, struct rows *r)
+{
+    (void)ref;
+    int n = r->n;
+    float *x = r->x;
+    int32_t best = 0;
+    for (int i = 1; i < n; i++)
+        best = x[i] > x[best] ? i : best;
+    assert_int_equal(k->argmax(x, n), best);
+    assert_true(k->max(x, n) == x[best]);
+    float threshold = x[n / 2];
+    int32_t count = 0;
+    for (int i = 0; i < n; i++)
+        count += x[i] >= threshold;
+    for (int32_t cap = 0; cap <= count; cap += cap + 1) {
+        memset(r->idx, 0xff, (size_t)n * 4);
+        assert_int_equal(k->above(x, n, threshold, r->idx + n - cap, cap), count);
+        int32_t at = 0;
+        for (int i = 0; i < n && at < cap; i++)
+            if (x[i] >= threshold)
+                assert_int_equal(r->idx[n - cap + at++], i);
+        assert_true(cap == n || r->idx[n - cap - 1] == -1);
+    }
+    /* Ties, NaN, infinities. */
+    x[n - 1] = x[n / 2] = INFINITY;
+    x[0] = n > 2 ? NAN : x[0];
+    assert_int_equal(k->argmax(x, n), n / 2);
+    assert_true(k->max(x, n) == INFINITY);
+    for (int i = 0; i < n; i++)
+        x[i] = NAN;
+    assert_int_equal(k->argmax(x, n), 0);
+    assert_true(k->max(x, n) == -INFINITY);
+    assert_int_equal(k->above(x, n, -INFINITY, r->idx, n), 0);
+    x[n - 1] = -INFINITY;
+    assert_int_equal(k->argmax(x, n), n - 1);
+    (void)isa;
+}
+
+static void test_search(void **state)
+{
+    (void)state;
+    each(check_search);
+}
+
+static void check_sum_exp(const struct kern_row *k, int isa, struct rows *ref, struct rows *r)
+{
+    int n = r->n;
+    float max = kern_row_ref.max(r->x, n);
+    r->x[n / 2] = ref->x[n / 2] = max - 100;
+    r->x[n / 3] = ref->x[n / 3] = -INFINITY;
+    double want = 0;
+    for (int i = 0; i < n; i++)
+        want += exp((double)(r->x[i] - max));
+    double a = kern_row_ref.sum_exp(ref->x, n, max), b = k->sum_exp(r->x, n, max);
+    if (memcmp(&a, &b, sizeof a) != 0)
+        fail_msg("sum_exp, %s, n = %d: %.17g, expected %.17g", kern_isa_name((enum kern_isa)isa), n, b, a);
+    assert_true(fabs(a - want) <= 3e-7 * want + 1e-37);
+    for (int i = 0; i < n; i++)
+        r->x[i] = -INFINITY;
+    assert_true(k->sum_exp(r->x, n, 0.0f) == 0.0);
+    assert_true(k->sum_exp(r->x, 0, 0.0f) == 0.0);
+}
+
+static void test_sum_exp(void **state)
+{
+    (void)state;
+    each(check_sum_exp);
+    double worst = 0;
+    for (float x = -87.0f; x < 88.0f; x += 0.00731f) {
+        double e = exp((double)x);
+        worst = fmax(worst, fabs(kern_row_ref.sum_exp(&x, 1, 0.0f) - e) / e);
+    }
+    assert_true(worst < 2.4e-7);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_norms),
+        cmocka_unit_test(test_norm_values),
+        cmocka_unit_test(test_rope),
+        cmocka_unit_test(test_search),
+        cmocka_unit_test(test_sum_exp),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
