@@ -1,0 +1,242 @@
+#include "fwd/fwd.h"
+#include <assert.h>
+#include <string.h>
+#include "base/hash.h"
+#include "base/mem.h"
+#include "fwd/fwd_int.h"
+
+struct progress { const struct fwd_opts *o; int64_t done, total; };
+
+static void report(struct progress *p, int64_t bytes)
+{
+    p->done += bytes;
+    if (p->o->progress)
+        p->o->progress(p->o->progress_ctx, p->done < p->total ? p->done : p->total, p->total);
+}
+
+static bool pack_linear(struct fwd *f, const struct model *m, enum arch_linear slot, int layer, struct dev_weight **out,
+                        struct progress *p, struct err *e)
+{
+    struct model_linear l;
+    if (!model_get_linear(m, slot, layer, &l, e))
+        return false;
+    struct dev_weight_spec spec = {
+        .format = fwd_weight_format(m, p->o->dtype, slot, layer), .parts = l.parts, .n_parts = l.n_parts, .bias = l.bias,
+        .gated = slot == ARCH_LIN_GATE_UP && f->arch.mlp == ARCH_MLP_GATED,
+    };
+    bool ok = dev_weight_pack(f->d, out, &spec, l.name, e);
+    if (ok)
+        report(p, (int64_t)dev_weight_bytes(spec.format, dev_weight_rows(*out), dev_weight_cols(*out), l.bias != NULL));
+    model_linear_free(&l);
+    return ok;
+}
+
+/* n floats on the device, from host memory. */
+static float *upload(struct fwd *f, const float *src, size_t n, struct err *e)
+{
+    float *p = dev_alloc(f->d, n * sizeof *p, e);
+    if (p)
+        dev_upload(f->d, p, src, n * sizeof *p);
+    return p;
+}
+
+static bool load_vector(struct fwd *f, const struct model *m, enum arch_vector slot, int layer, float **out, struct err *e)
+{
+    float *v;
+    int64_t n;
+    if (!model_get_vector(m, slot, layer, &v, &n, e))
+        return false;
+    if (!v)
+        return true;
+    *out = upload(f, v, (size_t)n, e);
+    mem_free(v);
+    return *out != NULL;
+}
+
+/* The slots of one layer, or of the model as a whole (layer -1). */
+static bool load_slots(struct fwd *f, const struct model *m, int layer, struct progress *p, struct err *e)
+{
+    struct dev_weight **lin = layer < 0 ? f->lin : f->layers[layer].lin;
+    float **vec = layer < 0 ? f->vec : f->layers[layer].vec;
+    for (int s = 0; s < ARCH_LIN_COUNT; s++) {
+        enum arch_linear slot = (enum arch_linear)s;
+        int64_t rows[3], cols;
+        if (arch_linear_is_per_layer(slot) != (layer >= 0) || !arch_linear_shape(&f->arch, slot, rows, &cols)
+            || slot == ARCH_LIN_POSITIONS || (slot == ARCH_LIN_HEAD && f->arch.tied_head))
+            continue;
+        if (!pack_linear(f, m, slot, layer < 0 ? 0 : layer, &lin[s], p, e))
+            return false;
+    }
+    for (int s = 0; s < ARCH_VEC_COUNT; s++)
+        if (arch_vector_is_per_layer((enum arch_vector)s) == (layer >= 0)
+            && !load_vector(f, m, (enum arch_vector)s, layer < 0 ? 0 : layer, &vec[s], e))
+            return false;
+    return true;
+}
+
+static bool load_positions(struct fwd *f, const struct model *m, struct err *e)
+{
+    struct model_linear l;
+    if (f->arch.pos != ARCH_POS_LEARNED)
+        return true;
+    if (!model_get_linear(m, ARCH_LIN_POSITIONS, 0, &l, e))
+        return false;
+    const struct tensor_rows *r = &l.parts[0];
+    size_t n = (size_t)(r->n_rows * r->n_cols);
+    float *rows = mem_try_alloc(n, sizeof *rows);
+    if (rows) {
+        r->read(r, 0, r->n_rows, rows);
+        f->positions = upload(f, rows, n, e);
+    } else {
+        err_set(e, ERR_NOMEM, "no memory for %s", l.name);
+    }
+    mem_free(rows);
+    model_linear_free(&l);
+    return f->positions != NULL;
+}
+
+static bool load_alibi(struct fwd *f, struct err *e)
+{
+    float slopes[4096];
+    if (f->arch.pos != ARCH_POS_ALIBI)
+        return true;
+    assert(f->arch.n_heads <= 4096);
+    arch_alibi_slopes(&f->arch, slopes);
+    f->alibi = upload(f, slopes, (size_t)f->arch.n_heads, e);
+    return f->alibi != NULL;
+}
+
+static bool load_weights(struct fwd *f, const struct model *m, const struct fwd_opts *o, int64_t total, struct err *e)
+{
+    struct progress p = { .o = o, .total = total };
+    f->layers = mem_try_zalloc((size_t)f->arch.n_layers, sizeof *f->layers);
+    if (!f->layers)
+        return err_set(e, ERR_NOMEM, "no memory for %d layers", f->arch.n_layers);
+    if (!load_slots(f, m, -1, &p, e) || !load_positions(f, m, e) || !load_alibi(f, e))
+        return false;
+    for (int l = 0; l < f->arch.n_layers; l++)
+        if (!load_slots(f, m, l, &p, e))
+            return false;
+    if (!model_check_all_used(m, e))
+        return false;
+    report(&p, p.total - p.done);
+    return true;
+}
+
+static bool open_space(struct fwd *f, const struct model *m, const struct fwd_opts *o, struct err *e)
+{
+    const struct arch *a = &f->arch;
+    size_t bytes = fwd_space_lay(&f->ws, NULL, a, o->max_tokens, o->max_logits);
+    f->workspace = dev_alloc(f->d, bytes, e);
+    if (!f->workspace)
+        return err_prefix(e, "workspace for %d tokens a step", o->max_tokens);
+    fwd_space_lay(&f->ws, f->workspace, a, o->max_tokens, o->max_logits);
+    f->host_logits = f->ws.logits;
+    f->host_hidden = f->ws.last_h;
+    if (!dev_caps(f->d)->host_memory) {
+        f->host_logits = mem_try_alloc((size_t)o->max_logits, (size_t)a->vocab_size * sizeof(float));
+        f->host_hidden = mem_try_alloc((size_t)o->max_logits, (size_t)a->hidden * sizeof(float));
+        if (!f->host_logits || !f->host_hidden)
+            return err_set(e, ERR_NOMEM, "no memory for %d rows of logits", o->max_logits);
+    }
+    for (int i = 0; i < ARCH_N_ROPES; i++)
+        if (a->rope[i].dim && !rope_open(&f->rope[i], f->d, &a->rope[i], o->max_tokens, o->max_model_len, e))
+            return false;
+    struct dev_kv_spec kv = {
+        .n_layers = a->n_layers, .n_kv_heads = a->n_kv_heads, .head_dim = a->head_dim, .n_blocks = o->n_blocks, .type = fwd_kv_type(m, o),
+    };
+    return dev_kv_open(f->d, &f->kv, &kv, e);
+}
+
+static bool check_opts(const struct arch *a, const struct fwd_opts *o, struct err *e)
+{
+    if (o->max_tokens < 1 || o->max_logits < 1 || o->n_blocks < 2 || o->max_model_len < 1)
+        return err_set(e, ERR_INVALID, "forward pass: need at least 1 token and 1 row of logits a step, 2 pages and a length of 1; found %d, %d, %d, %d",
+                       o->max_tokens, o->max_logits, o->n_blocks, o->max_model_len);
+    if (a->pos == ARCH_POS_LEARNED && o->max_model_len > a->n_positions - a->position_offset)
+        return err_set(e, ERR_INVALID, "a length of %d is beyond the %d positions that the model has learned", o->max_model_len,
+                       a->n_positions - a->position_offset);
+    return true;
+}
+
+bool fwd_open(struct fwd **out, struct dev *d, const struct model *m, const struct fwd_opts *o, struct err *e)
+{
+    *out = NULL;
+    struct fwd_plan plan;
+    if (!check_opts(model_arch(m), o, e) || !fwd_plan_bytes(&plan, m, o, e))
+        return false;
+    struct fwd *f = mem_try_zalloc(1, sizeof *f);
+    if (!f)
+        return err_set(e, ERR_NOMEM, "no memory for the forward pass");
+    f->d = d;
+    f->arch = *model_arch(m);
+    f->max_tokens = o->max_tokens;
+    f->max_logits = o->max_logits;
+    if (!load_weights(f, m, o, (int64_t)plan.weight_bytes, e) || !open_space(f, m, o, e)) {
+        fwd_close(&f);
+        return false;
+    }
+    *out = f;
+    return true;
+}
+
+static void free_slots(struct fwd *f, struct dev_weight **lin, float **vec)
+{
+    for (int s = 0; s < ARCH_LIN_COUNT; s++)
+        dev_weight_free(f->d, &lin[s]);
+    for (int s = 0; s < ARCH_VEC_COUNT; s++)
+        dev_free(f->d, vec[s]);
+}
+
+void fwd_close(struct fwd **f)
+{
+    struct fwd *p = *f;
+    *f = NULL;
+    if (!p)
+        return;
+    free_slots(p, p->lin, p->vec);
+    for (int l = 0; p->layers && l < p->arch.n_layers; l++)
+        free_slots(p, p->layers[l].lin, p->layers[l].vec);
+    mem_free(p->layers);
+    dev_free(p->d, p->positions);
+    dev_free(p->d, p->alibi);
+    dev_kv_close(p->d, &p->kv);
+    for (int i = 0; i < ARCH_N_ROPES; i++)
+        rope_close(&p->rope[i]);
+    if (p->host_logits != p->ws.logits)
+        mem_free(p->host_logits);
+    if (p->host_hidden != p->ws.last_h)
+        mem_free(p->host_hidden);
+    dev_free(p->d, p->workspace);
+    mem_free(p);
+}
+
+int32_t fwd_vocab_size(const struct fwd *f)
+{
+    return f->arch.vocab_size;
+}
+
+int32_t fwd_hidden_size(const struct fwd *f)
+{
+    return f->arch.hidden;
+}
+
+uint64_t fwd_rope_key(const struct fwd *f, int32_t rope_len)
+{
+    uint64_t key = 0;
+    for (int i = 0; i < ARCH_N_ROPES; i++)
+        if (f->rope[i])
+            key = hash_mix(key, rope_key(&f->arch.rope[i], rope_len));
+    return key;
+}
+
+const float *fwd_hidden(const struct fwd *f)
+{
+    return f->host_hidden;
+}
+
+void fwd_copy_blocks(struct fwd *f, const int32_t *src, const int32_t *dst, int n)
+{
+    if (n > 0)
+        dev_kv_copy(f->d, f->kv, src, dst, n);
+}

@@ -1,0 +1,49 @@
+/* fwd/fwd_int.h - what the files of fwd share. */
+#ifndef QUIRE_FWD_INT_H
+#define QUIRE_FWD_INT_H
+
+#include "fwd/fwd.h"
+#include "fwd/rope.h"
+
+struct fwd_layer {
+    struct dev_weight *lin[ARCH_LIN_COUNT];   /* per-layer slots only */
+    float *vec[ARCH_VEC_COUNT];               /* device memory */
+};
+
+/* Activations, in floats.  Rows are tokens of the step, except in the last four: rows whose logits are wanted. */
+struct fwd_space {
+    float *x;        /* [tokens][hidden] residual stream */
+    float *h;        /* [tokens][hidden] normed input of a sub-layer */
+    float *h2;       /* [tokens][hidden] second normed input (parallel blocks with two norms), or output of a sub-layer that is normed again */
+    float *qkv;      /* [tokens][(n_heads + 2 n_kv_heads) * head_dim] */
+    float *attn;     /* [tokens][n_heads * head_dim] */
+    float *mlp;      /* [tokens][ffn] */
+    float *last_x;   /* [logits][hidden] */
+    float *last_h;   /* [logits][hidden] */
+    float *last_attn;/* [logits][n_heads * head_dim] */
+    float *logits;   /* [logits][vocab] */
+};
+
+struct fwd {
+    struct dev *d;
+    struct arch arch;
+    int32_t max_tokens, max_logits;
+    struct dev_weight *lin[ARCH_LIN_COUNT];   /* whole-model slots */
+    float *vec[ARCH_VEC_COUNT];
+    struct fwd_layer *layers;
+    float *positions;              /* [n_positions][hidden], device memory */
+    float *alibi;                  /* [n_heads], device memory */
+    struct dev_kv *kv;
+    struct rope *rope[ARCH_N_ROPES];
+    void *workspace;
+    struct fwd_space ws;
+    float *host_logits, *host_hidden;   /* where the device's memory is not the host's */
+};
+
+/* How a choice of dtype turns out. */
+enum dev_format fwd_weight_format(const struct model *m, enum fwd_dtype choice, enum arch_linear slot, int layer);
+enum dev_kv_type fwd_kv_type(const struct model *m, const struct fwd_opts *o);
+/* Sets the pointers of ws into base (NULL: counts only) and returns the bytes; 0 when they cannot be counted. */
+size_t fwd_space_lay(struct fwd_space *ws, void *base, const struct arch *a, int32_t max_tokens, int32_t max_logits);
+
+#endif
