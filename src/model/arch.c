@@ -3,6 +3,7 @@
 #include <string.h>
 #include "base/buf.h"
 #include "model/arch_int.h"
+#include "tensor/tensor.h"
 
 int arch_linear_shape(const struct arch *a, enum arch_linear slot, int64_t rows[3], int64_t *cols)
 {
@@ -69,7 +70,8 @@ void arch_alibi_slopes(const struct arch *a, float *out)
     /* Beyond a power of two come the odd members of the series that is twice as fine. */
     for (int i = 0; i < a->n_heads; i++) {
         double exponent = i < pow2 ? (i + 1.0) / pow2 : (2.0 * (i - pow2) + 1.0) / (2.0 * pow2);
-        out[i] = (float)(pow(2.0, -a->alibi_max_bias * exponent) * a->alibi_scale);
+        float slope = (float)pow(2.0, -a->alibi_max_bias * exponent);
+        out[i] = (a->alibi_bf16 ? tensor_bf16_to_f32(tensor_f32_to_bf16(slope)) : slope) * a->alibi_scale;
     }
 }
 
@@ -84,11 +86,16 @@ void arch_names_llama(struct arch *a)
         [ARCH_LIN_DOWN] = { .names = { "~layers.#.mlp.down_proj" } },
     };
     memcpy(a->linear, linear, sizeof linear);
-    a->vector[ARCH_VEC_FINAL_NORM] = "~norm.weight";
-    a->vector[ARCH_VEC_NORM1] = "~layers.#.input_layernorm.weight";
-    a->vector[ARCH_VEC_NORM2] = "~layers.#.post_attention_layernorm.weight";
+    a->vector[ARCH_VEC_FINAL_NORM] = "~norm";
+    a->vector[ARCH_VEC_NORM1] = "~layers.#.input_layernorm";
+    a->vector[ARCH_VEC_NORM2] = "~layers.#.post_attention_layernorm";
     a->prefixes[0] = "model.";
-    a->ignore[0] = ".rotary_emb.inv_freq";
+    a->ignore[0] = "*.rotary_emb.inv_freq";
+}
+
+void arch_set_layer_norm(struct arch *a, enum arch_vector slot, const char *name)
+{
+    a->vector[slot] = a->vector[slot + 1] = name;
 }
 
 void arch_set_attention_bias(struct arch *a, bool qkv, bool out)
@@ -196,5 +203,6 @@ bool arch_from_config(struct arch *a, const json_t *config, struct err *e)
         return false;
     snprintf(a->architecture, sizeof a->architecture, "%s", f->architecture);
     f->fill(&c, a);
+    json_decref(c.defaults);
     return !c.failed && check_sizes(a, e);
 }

@@ -67,7 +67,8 @@ enum arch_layout {
     ARCH_LAYOUT_GROUPED    /* QKV in one tensor [n_kv_heads][n_heads/n_kv_heads + 2][head_dim]: a group's q heads, its k, its v */
 };
 
-/* Names have no ".weight" or ".bias"; '#' stands for the layer and '~' for the checkpoint's prefix (struct arch). */
+/* Names have no ".weight" or ".bias"; '#' stands for the layer, '@' for the head (norms of q and k that are stored head by
+ * head) and '~' for the checkpoint's prefix (struct arch). */
 struct arch_linear_spec {
     const char *names[3];          /* [0] alone unless SPLIT */
     enum arch_layout layout;
@@ -102,6 +103,7 @@ struct arch {
     int32_t layer_window[ARCH_MAX_LAYERS];   /* a row at p sees positions > p - window; 0: full attention */
     int32_t n_positions, position_offset;    /* learned positions: rows of the table, and what is added to the position */
     float alibi_max_bias, alibi_scale;       /* ALiBi: slopes 2^(-max_bias*i/n), times scale */
+    bool alibi_bf16;                         /* slopes are rounded to BF16 first */
     float attn_scale;              /* of q.k */
     float attn_softcap, final_softcap;       /* 0: none */
     float embed_scale, residual_scale, logit_scale;   /* 1: none */
@@ -113,8 +115,8 @@ struct arch {
     /* The checkpoint. */
     const char *prefixes[4];       /* what '~' may be; the first for which the embedding's name exists is taken */
     struct arch_linear_spec linear[ARCH_LIN_COUNT];   /* names[0] NULL: there is no such slot */
-    const char *vector[ARCH_VEC_COUNT];               /* whole names; NULL: there is none */
-    const char *ignore[8];         /* name endings of tensors that are known and not needed */
+    const char *vector[ARCH_VEC_COUNT];               /* a norm and its bias have the same name; NULL: there is none */
+    const char *ignore[8];         /* tensors that are known and not needed: "*.ending" or "beginning.*" */
 };
 
 /* Rows of each part and columns of a slot; returns the number of parts, 0 when the architecture has no such slot. */

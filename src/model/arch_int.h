@@ -12,6 +12,7 @@
  * every read returns its default and changes nothing. */
 struct arch_cfg {
     const json_t *json;
+    json_t *defaults;          /* what keys that are missing mean; owned by arch_from_config */
     struct err *e;
     bool failed;
 };
@@ -23,6 +24,10 @@ bool arch_cfg_bool(struct arch_cfg *c, const char *keys, bool dflt);
 const char *arch_cfg_str(struct arch_cfg *c, const char *keys, const char *dflt);
 const json_t *arch_cfg_get(struct arch_cfg *c, const char *keys);   /* NULL: none */
 bool arch_cfg_has(const struct arch_cfg *c, const char *key);       /* there, even if null */
+/* Values, as JSON text, for keys that are missing (null is not missing). */
+void arch_cfg_defaults(struct arch_cfg *c, const char *text);
+/* A feature that this program lacks is asked for: key is set to something other than its harmless value. */
+void arch_cfg_refuse(struct arch_cfg *c, bool asked, const char *key);
 bool arch_cfg_fail(struct arch_cfg *c, enum err_code code, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 
 enum arch_act arch_cfg_act(struct arch_cfg *c, const char *keys, const char *dflt);
@@ -41,6 +46,8 @@ void arch_read_windows(struct arch_cfg *c, struct arch *a, int32_t window, int32
 
 /* Fields as in Llama: split q,k,v,o and gate,up,down under "~layers.#.", RMS norms, SwiGLU, half rotation. */
 void arch_names_llama(struct arch *a);
+/* A LayerNorm: weight slot and bias slot under one name. */
+void arch_set_layer_norm(struct arch *a, enum arch_vector slot, const char *name);
 void arch_set_attention_bias(struct arch *a, bool qkv, bool out);
 void arch_set_mlp_bias(struct arch *a, bool up, bool down);
 
@@ -54,7 +61,10 @@ struct arch_family {
 const struct arch_family *arch_families(void);
 
 /* The families' functions, one file each or near kin together. */
-arch_fill_fn arch_fill_llama, arch_fill_mistral, arch_fill_qwen2, arch_fill_qwen3;
+arch_fill_fn arch_fill_llama, arch_fill_mistral, arch_fill_qwen2, arch_fill_qwen3, arch_fill_gemma, arch_fill_gemma2, arch_fill_gemma3,
+    arch_fill_gemma3_text_of, arch_fill_phi, arch_fill_phi3, arch_fill_gpt2, arch_fill_gpt_bigcode, arch_fill_starcoder2, arch_fill_gpt_neox,
+    arch_fill_gptj, arch_fill_falcon, arch_fill_bloom, arch_fill_mpt, arch_fill_olmo2, arch_fill_granite, arch_fill_cohere,
+    arch_fill_cohere2, arch_fill_stablelm, arch_fill_smollm3;
 
 /* The whole way: choose the family, fill, check. */
 bool arch_from_config(struct arch *a, const json_t *config, struct err *e);

@@ -28,6 +28,8 @@ static const json_t *cfg_find(const struct arch_cfg *c, const char *keys, char k
         size_t n = strcspn(p, "|");
         snprintf(key, 64, "%.*s", (int)n, p);
         found = json_object_get(c->json, key);
+        if (!found)
+            found = json_object_get(c->defaults, key);
         if (found && json_is_null(found))
             found = NULL;
         if (!p[n])
@@ -37,6 +39,19 @@ static const json_t *cfg_find(const struct arch_cfg *c, const char *keys, char k
     if (!found)
         snprintf(key, 64, "%.*s", (int)strcspn(keys, "|"), keys);
     return found;
+}
+
+void arch_cfg_defaults(struct arch_cfg *c, const char *text)
+{
+    json_decref(c->defaults);
+    c->defaults = json_parse(text, strlen(text), c->e);
+    c->failed |= !c->defaults;
+}
+
+void arch_cfg_refuse(struct arch_cfg *c, bool asked, const char *key)
+{
+    if (asked)
+        arch_cfg_fail(c, ERR_UNSUPPORTED, "config.json: what '%s' asks for is not supported with this architecture", key);
 }
 
 const json_t *arch_cfg_get(struct arch_cfg *c, const char *keys)
@@ -155,7 +170,7 @@ static void read_token_ids(struct arch_cfg *c, struct arch *a)
 
 void arch_read_sizes(struct arch_cfg *c, struct arch *a)
 {
-    a->hidden = (int32_t)arch_cfg_int(c, "hidden_size|n_embd|d_model", ARCH_CFG_REQUIRED, 1, 1 << 17);
+    a->hidden = (int32_t)arch_cfg_int(c, "hidden_size|n_embd|d_model|n_embed", ARCH_CFG_REQUIRED, 1, 1 << 17);
     a->n_layers = (int32_t)arch_cfg_int(c, "num_hidden_layers|n_layer|n_layers|num_layers", ARCH_CFG_REQUIRED, 1, ARCH_MAX_LAYERS);
     a->n_heads = (int32_t)arch_cfg_int(c, "num_attention_heads|n_head|n_heads", ARCH_CFG_REQUIRED, 1, 4096);
     a->n_kv_heads = (int32_t)arch_cfg_int(c, "num_key_value_heads", a->n_heads, 1, 4096);

@@ -5,16 +5,16 @@
 
 enum { MAX_NAME = 256 };
 
-/* '~' is the checkpoint's prefix, '#' the layer. */
-static bool make_name(const struct model *m, const char *pattern, const char *suffix, int layer, char out[MAX_NAME], struct err *e)
+/* '~' is the checkpoint's prefix, '#' the layer, '@' a head. */
+static bool make_head_name(const struct model *m, const char *pattern, const char *suffix, int layer, int head, char out[MAX_NAME], struct err *e)
 {
     size_t n = 0;
     for (const char *p = pattern; *p && n < MAX_NAME; p++) {
         int left = (int)(MAX_NAME - n), wrote = 1;
         if (*p == '~')
             wrote = snprintf(out + n, (size_t)left, "%s", m->prefix);
-        else if (*p == '#')
-            wrote = snprintf(out + n, (size_t)left, "%d", layer);
+        else if (*p == '#' || *p == '@')
+            wrote = snprintf(out + n, (size_t)left, "%d", *p == '#' ? layer : head);
         else
             out[n] = *p;
         n += (size_t)wrote;
@@ -25,11 +25,13 @@ static bool make_name(const struct model *m, const char *pattern, const char *su
     return true;
 }
 
-static const struct tensor *take(const struct model *m, const char *pattern, const char *suffix, int layer, struct err *e)
+static bool make_name(const struct model *m, const char *pattern, const char *suffix, int layer, char out[MAX_NAME], struct err *e)
 {
-    char name[MAX_NAME];
-    if (!make_name(m, pattern, suffix, layer, name, e))
-        return NULL;
+    return make_head_name(m, pattern, suffix, layer, 0, out, e);
+}
+
+static const struct tensor *take_name(const struct model *m, const char *name, struct err *e)
+{
     const struct tensor *t = checkpoint_take(m->ck, name);
     if (!t) {
         err_set(e, ERR_FORMAT, "tensor %s is missing%s", name,
@@ -42,6 +44,12 @@ static const struct tensor *take(const struct model *m, const char *pattern, con
         return NULL;
     }
     return t;
+}
+
+static const struct tensor *take(const struct model *m, const char *pattern, const char *suffix, int layer, struct err *e)
+{
+    char name[MAX_NAME];
+    return make_name(m, pattern, suffix, layer, name, e) ? take_name(m, name, e) : NULL;
 }
 
 /* dims[0..n) or one error that shows both shapes. */
@@ -226,9 +234,31 @@ enum dtype model_linear_dtype(const struct model *m, enum arch_linear slot, int 
 
 /* ---- vectors ---- */
 
-static bool is_norm_weight(enum arch_vector slot)
+static bool is_bias(enum arch_vector slot)
 {
-    return slot != ARCH_VEC_FINAL_NORM_BIAS && slot != ARCH_VEC_NORM1_BIAS && slot != ARCH_VEC_NORM2_BIAS && slot != ARCH_VEC_EMBED_NORM_BIAS;
+    return slot == ARCH_VEC_FINAL_NORM_BIAS || slot == ARCH_VEC_NORM1_BIAS || slot == ARCH_VEC_NORM2_BIAS || slot == ARCH_VEC_EMBED_NORM_BIAS;
+}
+
+/* n values of one tensor, or of one a head. */
+static bool read_vector(const struct model *m, enum arch_vector slot, int layer, int64_t n, float *out, struct err *e)
+{
+    const char *pattern = m->arch.vector[slot];
+    int64_t hd = m->arch.head_dim;
+    bool by_head = strchr(pattern, '@') != NULL;
+    int64_t each = by_head ? hd : n;
+    for (int64_t done = 0; done < n; done += each) {
+        char name[MAX_NAME];
+        if (!make_head_name(m, pattern, is_bias(slot) ? ".bias" : ".weight", layer, (int)(done / each), name, e))
+            return false;
+        const struct tensor *t = take_name(m, name, e);
+        size_t count;
+        /* Norms of all heads come flat or as [heads, head_dim]. */
+        bool heads = t && t->n_dims == 2 && t->dims[1] == hd && tensor_count(t, &count) && (int64_t)count == each;
+        if (!t || (!heads && !check_shape(m, t, 1, each, 0, e)))
+            return false;
+        tensor_to_f32(t->dtype, t->data, (size_t)each, out + done);
+    }
+    return true;
 }
 
 bool model_get_vector(const struct model *m, enum arch_vector slot, int layer, float **out, int64_t *n, struct err *e)
@@ -242,21 +272,15 @@ bool model_get_vector(const struct model *m, enum arch_vector slot, int layer, f
     float *v = mem_try_alloc((size_t)*n, sizeof *v);
     if (!v)
         return err_set(e, ERR_NOMEM, "no memory for %s", m->arch.vector[slot]);
-    bool norm = is_norm_weight(slot);
     if (m->dummy) {
         for (int64_t i = 0; i < *n; i++)
-            v[i] = norm ? 1.0f : 0.0f;
+            v[i] = is_bias(slot) ? 0.0f : 1.0f;
     } else {
-        const struct tensor *t = take(m, m->arch.vector[slot], "", layer, e);
-        size_t count;
-        /* Norms of each head come flat or as [heads, head_dim]. */
-        bool per_head = t && t->n_dims == 2 && t->dims[1] == m->arch.head_dim && tensor_count(t, &count) && (int64_t)count == *n;
-        if (!t || (!per_head && !check_shape(m, t, 1, *n, 0, e))) {
+        if (!read_vector(m, slot, layer, *n, v, e)) {
             mem_free(v);
             return false;
         }
-        tensor_to_f32(t->dtype, t->data, (size_t)*n, v);
-        for (int64_t i = 0; norm && i < *n; i++)
+        for (int64_t i = 0; !is_bias(slot) && i < *n; i++)
             v[i] += m->arch.norm_weight_add;
     }
     *out = v;
@@ -265,10 +289,13 @@ bool model_get_vector(const struct model *m, enum arch_vector slot, int layer, f
 
 /* ---- the checkpoint as a whole ---- */
 
-static bool ends_with(const char *s, const char *tail)
+/* "*.ending" or "beginning.*" */
+static bool matches(const char *name, const char *pattern)
 {
-    size_t n = strlen(s), k = strlen(tail);
-    return n >= k && strcmp(s + n - k, tail) == 0;
+    size_t n = strlen(name), k = strlen(pattern) - 1;
+    if (pattern[0] == '*')
+        return n >= k && strcmp(name + n - k, pattern + 1) == 0;
+    return strncmp(name, pattern, k) == 0;
 }
 
 static bool is_ignored(const struct model *m, const char *name)
@@ -278,7 +305,7 @@ static bool is_ignored(const struct model *m, const char *name)
     if (m->arch.tied_head && head && strncmp(name, head, n) == 0 && name[n] == '.')
         return true;
     for (size_t i = 0; i < sizeof m->arch.ignore / sizeof *m->arch.ignore && m->arch.ignore[i]; i++)
-        if (ends_with(name, m->arch.ignore[i]))
+        if (matches(name, m->arch.ignore[i]))
             return true;
     return false;
 }

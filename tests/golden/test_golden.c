@@ -4,7 +4,8 @@
 #define GOLDEN QUIRE_SOURCE_DIR "/../shared/golden"
 
 static const char *const MODELS[] = {
-    "llama-llama3rope", "llama-tied-linear", "mistral-sw16", "qwen2", "qwen3",
+    "llama-llama3rope", "llama-tied-linear", "mistral-sw16", "qwen2", "qwen3", "bloom", "cohere", "falcon-40b", "falcon-7b", "gpt2",
+    "gpt_bigcode-mqa", "gptj", "granite", "mpt", "phi2", "phi3",
 };
 
 static void need_golden(void)

@@ -22,6 +22,6 @@ void arch_fill_qwen3(struct arch_cfg *c, struct arch *a)
 {
     read_qwen(c, a);
     a->qk_norm = ARCH_QK_NORM_HEAD;
-    a->vector[ARCH_VEC_Q_NORM] = "~layers.#.self_attn.q_norm.weight";
-    a->vector[ARCH_VEC_K_NORM] = "~layers.#.self_attn.k_norm.weight";
+    a->vector[ARCH_VEC_Q_NORM] = "~layers.#.self_attn.q_norm";
+    a->vector[ARCH_VEC_K_NORM] = "~layers.#.self_attn.k_norm";
 }
