@@ -12,7 +12,7 @@ table='
 base: err mem arena buf vec hash rng json utf8 log clock tpool mpsc ring file topo
 tensor: dtype quant
 kern: cpu
-model: arch checkpoint safetensors gguf
+model: arch safetensors gguf
 tok: detok stop jinja chat
 fwd: blk batch
 par: comm

@@ -68,6 +68,27 @@ void cli_engine_table(struct cli_engine_flags *f, struct cli_opt table[CLI_ENGIN
 struct log;
 bool cli_engine_opts(const struct cli_engine_flags *f, const char *model, struct engine_opts *o, struct log **lg, struct err *e);
 
+/* ---- options of commands that sample ---- */
+struct sample_params;
+struct gen_request;
+struct engine;
+struct cli_sample_flags {
+    double temperature, top_p, min_p, typical_p, repetition_penalty, frequency_penalty, presence_penalty;  /* NaN: not given */
+    int32_t top_k, max_tokens, min_tokens, n, best_of, beam_width, logprobs;   /* INT32_MIN: not given */
+    int64_t seed;                                       /* INT64_MIN: not given */
+    double length_penalty;
+    bool ignore_eos, generation_config, skip_special_tokens, include_stop;
+    struct cli_list stop;
+    const char *stop_token_ids;
+    int32_t *stop_ids;                                  /* parsed; freed by cli_sample_flags_free */
+};
+void cli_sample_flags_default(struct cli_sample_flags *f);
+enum { CLI_SAMPLE_OPTS = 24 };
+void cli_sample_table(struct cli_sample_flags *f, struct cli_opt table[CLI_SAMPLE_OPTS]);
+/* Model defaults overridden by what was given; r->engine.params = p and the rest of r that flags decide.  f must outlive r. */
+bool cli_sample_request(struct cli_sample_flags *f, const struct engine *eng, struct sample_params *p, struct gen_request *r, struct err *e);
+void cli_sample_flags_free(struct cli_sample_flags *f);
+
 /* ---- progress ---- */
 /* A bar on stderr when it is a terminal and the work lasts over a second; nothing otherwise. */
 struct cli_progress { const char *label; int64_t start_us, last_us; bool shown, tty; };

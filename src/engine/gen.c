@@ -3,6 +3,7 @@
 #include <string.h>
 #include "base/mem.h"
 #include "base/utf8.h"
+#include "model/model.h"
 #include "tok/detok.h"
 #include "tok/stop.h"
 
@@ -223,4 +224,35 @@ bool gen_token_text(const struct tok *t, int32_t id, struct buf *out)
     out->len += utf8_lossy(bytes, len, out->data + out->len);
     out->data[out->len] = 0;
     return true;
+}
+
+const char *gen_finish_name(enum engine_finish finish)
+{
+    switch (finish) {
+    case ENGINE_FINISH_STOP: return "stop";
+    case ENGINE_FINISH_LENGTH: return "length";
+    case ENGINE_FINISH_ABORT: return "abort";
+    case ENGINE_FINISH_NONE: break;
+    }
+    return NULL;
+}
+
+void gen_default_params(const struct engine *eng, bool use_generation_config, struct sample_params *out)
+{
+    const struct model_generation *g = engine_generation(eng);
+    sample_params_default(out);
+    if (!use_generation_config)
+        return;
+    if (g->has_temperature)
+        out->temperature = (float)g->temperature;
+    if (g->has_top_p)
+        out->top_p = (float)g->top_p;
+    if (g->has_top_k)
+        out->top_k = (int32_t)g->top_k;
+    if (g->has_min_p)
+        out->min_p = (float)g->min_p;
+    if (g->has_typical_p)
+        out->typical_p = (float)g->typical_p;
+    if (g->has_repetition_penalty)
+        out->repetition_penalty = (float)g->repetition_penalty;
 }

@@ -50,6 +50,13 @@ void gen_close(struct gen **g);
 int32_t gen_n_completion(const struct gen *g, int32_t choice);
 void gen_times(const struct gen *g, struct engine_times *out);
 
+/* Sampling defaults: sample_params_default, then what the model's generation_config.json says (temperature, top_p, top_k, min_p,
+ * typical_p, repetition_penalty) unless use_generation_config is false. */
+void gen_default_params(const struct engine *eng, bool use_generation_config, struct sample_params *out);
+
+/* "stop", "length", "abort"; NULL while running. */
+const char *gen_finish_name(enum engine_finish finish);
+
 /* A token's text as logprobs show it: the bytes it stands for, invalid parts as U+FFFD.  Appends to out. */
 bool gen_token_text(const struct tok *t, int32_t id, struct buf *out);
 
