@@ -1,0 +1,421 @@
+/* The sampler: logits processors, truncation, one draw a row. */
+#include "sample/sample.h"
+
+#include <math.h>
+#include <string.h>
+#include "base/hash.h"
+#include "base/mem.h"
+#include "base/rng.h"
+#include "base/vec.h"
+#include "sample/sample_int.h"
+
+/* ---- the sampler ---- */
+
+bool sampler_open(struct sampler **out, struct dev *d, const struct sample_env *env, struct err *e)
+{
+    struct sampler *s = mem_try_zalloc(1, sizeof *s);
+    *out = NULL;
+    if (!s)
+        return err_set(e, ERR_NOMEM, "out of memory");
+    s->dev = d;
+    s->math = dev_math(d);
+    s->vocab = env->vocab_size;
+    s->seed = env->seed;
+    s->n_members = dev_caps(d)->n_threads;
+    s->eos_ids = mem_try_zalloc((size_t)env->n_eos, sizeof *s->eos_ids);
+    s->scratch = mem_try_zalloc((size_t)s->n_members, sizeof *s->scratch);
+    bool ok = s->eos_ids && s->scratch;
+    for (int i = 0; ok && i < s->n_members; i++) {
+        struct scratch *sc = &s->scratch[i];
+        sc->row = mem_try_alloc((size_t)s->vocab, sizeof *sc->row);
+        sc->ids = mem_try_alloc((size_t)s->vocab, sizeof *sc->ids);
+        sc->cands = mem_try_alloc((size_t)s->vocab, sizeof *sc->cands);
+        ok = sc->row && sc->ids && sc->cands;
+    }
+    if (!ok) {
+        sampler_close(&s);
+        return err_set(e, ERR_NOMEM, "out of memory for the sampler");
+    }
+    s->n_eos = env->n_eos;
+    if (env->n_eos)
+        memcpy(s->eos_ids, env->eos_ids, (size_t)env->n_eos * sizeof *s->eos_ids);
+    *out = s;
+    return true;
+}
+
+void sampler_close(struct sampler **ps)
+{
+    struct sampler *s = *ps;
+    if (!s)
+        return;
+    *ps = NULL;
+    for (int i = 0; s->scratch && i < s->n_members; i++) {
+        mem_free(s->scratch[i].row);
+        mem_free(s->scratch[i].ids);
+        mem_free(s->scratch[i].cands);
+    }
+    mem_free(s->scratch);
+    mem_free(s->eos_ids);
+    mem_free(s);
+}
+
+/* ---- a sequence's memory ---- */
+
+static bool has_penalties(const struct sample_params *p)
+{
+    return p->repetition_penalty != 1 || p->frequency_penalty != 0 || p->presence_penalty != 0;
+}
+
+static bool see(struct sample_seq *q, int32_t id, int32_t n_output)
+{
+    int64_t at;
+    if (hash_u64_get(q->seen_at, (uint64_t)id, &at)) {
+        q->seen[at].n_output += n_output;
+        return true;
+    }
+    if (!vec_reserve((void **)&q->seen, &q->cap_seen, q->n_seen + 1, sizeof *q->seen) ||
+        !hash_u64_put(q->seen_at, (uint64_t)id, (int64_t)q->n_seen))
+        return false;
+    q->seen[q->n_seen++] = (struct seen){id, n_output};
+    return true;
+}
+
+bool sample_seq_open(struct sample_seq **out, const struct sampler *s, const struct sample_params *params, uint64_t fallback_seed,
+                     int32_t choice, const int32_t *prompt, int32_t n_prompt, struct err *e)
+{
+    struct sample_seq *q = mem_try_zalloc(1, sizeof *q);
+    *out = NULL;
+    if (!q)
+        return err_set(e, ERR_NOMEM, "out of memory");
+    q->sampler = s;
+    q->params = params;
+    q->seed = params->has_seed ? params->seed : fallback_seed;
+    q->choice = choice;
+    bool ok = true;
+    if (has_penalties(params)) {
+        q->seen_at = hash_u64_open((size_t)n_prompt);
+        ok = q->seen_at != NULL;
+        /* Only repetition_penalty looks at the prompt. */
+        for (int32_t i = 0; ok && params->repetition_penalty != 1 && i < n_prompt; i++)
+            ok = see(q, prompt[i], 0);
+    }
+    if (!ok) {
+        sample_seq_close(&q);
+        return err_set(e, ERR_NOMEM, "out of memory");
+    }
+    *out = q;
+    return true;
+}
+
+struct sample_seq *sample_seq_fork(const struct sample_seq *from, int32_t choice)
+{
+    struct sample_seq *q = mem_try_zalloc(1, sizeof *q);
+    if (!q)
+        return NULL;
+    *q = (struct sample_seq){.sampler = from->sampler, .params = from->params, .seed = from->seed, .choice = choice};
+    bool ok = !from->seen_at || (q->seen_at = hash_u64_open(from->n_seen));
+    for (size_t i = 0; ok && i < from->n_seen; i++)
+        ok = see(q, from->seen[i].id, from->seen[i].n_output);
+    ok = ok && vec_reserve((void **)&q->output, &q->cap_output, from->n_output, sizeof *q->output);
+    if (!ok) {
+        sample_seq_close(&q);
+        return NULL;
+    }
+    if (from->n_output)
+        memcpy(q->output, from->output, from->n_output * sizeof *q->output);
+    q->n_output = from->n_output;
+    return q;
+}
+
+bool sample_seq_push(struct sample_seq *q, int32_t token)
+{
+    if (q->seen_at && !see(q, token, 1))
+        return false;
+    if (q->params->n_bad_words == 0)
+        return true;
+    if (!vec_reserve((void **)&q->output, &q->cap_output, q->n_output + 1, sizeof *q->output))
+        return false;
+    q->output[q->n_output++] = token;
+    return true;
+}
+
+void sample_seq_close(struct sample_seq **pq)
+{
+    struct sample_seq *q = *pq;
+    if (!q)
+        return;
+    *pq = NULL;
+    hash_u64_close(&q->seen_at);
+    mem_free(q->seen);
+    mem_free(q->output);
+    mem_free(q);
+}
+
+/* ---- logits processors, in the documented order ---- */
+
+static void mask_bad_words(const struct sample_seq *q, float *x)
+{
+    const struct sample_params *p = q->params;
+    for (int32_t i = 0; i < p->n_bad_words; i++) {
+        const struct sample_word *w = &p->bad_words[i];
+        size_t prefix = (size_t)w->n - 1;
+        if (prefix <= q->n_output &&
+            (prefix == 0 || memcmp(q->output + q->n_output - prefix, w->ids, prefix * sizeof *w->ids) == 0))
+            x[w->ids[prefix]] = -INFINITY;
+    }
+}
+
+static void mask_ends(const struct sampler *s, const struct sample_params *p, float *x)
+{
+    for (int32_t i = 0; i < s->n_eos; i++)
+        if (s->eos_ids[i] >= 0 && s->eos_ids[i] < s->vocab)
+            x[s->eos_ids[i]] = -INFINITY;
+    for (int32_t i = 0; i < p->n_stop_ids; i++)
+        x[p->stop_ids[i]] = -INFINITY;
+}
+
+static void add_penalties(const struct sample_seq *q, float *x)
+{
+    const struct sample_params *p = q->params;
+    for (size_t i = 0; i < q->n_seen; i++) {
+        float *v = &x[q->seen[i].id];
+        int32_t n = q->seen[i].n_output;
+        if (p->repetition_penalty != 1)
+            *v = *v > 0 ? *v / p->repetition_penalty : *v * p->repetition_penalty;
+        *v -= p->frequency_penalty * (float)n;
+        *v -= n > 0 ? p->presence_penalty : 0;
+    }
+}
+
+static bool needs_processing(const struct sample_row *r)
+{
+    const struct sample_params *p = r->seq->params;
+    return p->n_allowed || p->n_bad_words || p->n_bias || r->n_generated < p->min_tokens || has_penalties(p);
+}
+
+/* The row after all processors: in scratch, or the logits themselves when there is nothing to do. */
+static const float *process(const struct sampler *s, struct scratch *sc, const struct sample_row *r)
+{
+    const struct sample_params *p = r->seq->params;
+    float *x = sc->row;
+    if (!needs_processing(r))
+        return r->logits;
+    if (p->n_allowed) {
+        for (int32_t i = 0; i < s->vocab; i++)
+            x[i] = -INFINITY;
+        for (int32_t i = 0; i < p->n_allowed; i++)
+            x[p->allowed_ids[i]] = r->logits[p->allowed_ids[i]];
+    } else {
+        memcpy(x, r->logits, (size_t)s->vocab * sizeof *x);
+    }
+    mask_bad_words(r->seq, x);
+    for (int32_t i = 0; i < p->n_bias; i++)
+        x[p->bias[i].id] += fminf(fmaxf(p->bias[i].bias, -100), 100);
+    if (r->n_generated < p->min_tokens)
+        mask_ends(s, p, x);
+    add_penalties(r->seq, x);
+    return x;
+}
+
+/* ---- the draw ---- */
+
+static double uniform(const struct sample_row *r)
+{
+    struct rng_block b = rng_philox(r->seq->seed, (uint64_t)(uint32_t)r->seq->choice, (uint64_t)(uint32_t)r->position);
+    return rng_unit_f64((uint64_t)b.v[0] << 32 | b.v[1]);
+}
+
+/* The whole vocabulary: sums of blocks find the block, then its members one by one. */
+static int32_t draw_from_all(const struct sampler *s, const float *y, float max, double u)
+{
+    enum { BLOCK = 512 };
+    double total = 0;
+    for (int32_t i = 0; i < s->vocab; i += BLOCK)
+        total += s->math->sum_exp(y + i, s->vocab - i < BLOCK ? s->vocab - i : BLOCK, max);
+    double target = u * total, sum = 0;
+    int32_t last = -1;
+    for (int32_t i = 0; i < s->vocab; i += BLOCK) {
+        int32_t n = s->vocab - i < BLOCK ? s->vocab - i : BLOCK;
+        double block = s->math->sum_exp(y + i, n, max);
+        if (sum + block <= target && i + BLOCK < s->vocab) {
+            sum += block;
+            continue;
+        }
+        for (int32_t k = i; k < i + n; k++) {
+            double w = exp((double)y[k] - max);
+            if (!(w > 0))
+                continue;
+            last = k;
+            sum += w;
+            if (sum > target)
+                return k;
+        }
+    }
+    return last >= 0 ? last : s->math->argmax(y, s->vocab); /* rounding left a sliver beyond the last */
+}
+
+static int32_t draw_from(const struct candidate *c, int32_t n, double u)
+{
+    double total = 0, sum = 0;
+    for (int32_t i = 0; i < n; i++)
+        total += c[i].weight;
+    for (int32_t i = 0; i < n; i++) {
+        sum += c[i].weight;
+        if (sum > u * total)
+            return i;
+    }
+    return n - 1;
+}
+
+static double total_weight(const struct candidate *c, int32_t n)
+{
+    double sum = 0;
+    for (int32_t i = 0; i < n; i++)
+        sum += c[i].weight;
+    return sum;
+}
+
+/* Locally typical sampling (Meister et al., 2022): those whose surprise is closest to the entropy, up to mass. */
+static int32_t keep_typical(struct candidate *c, int32_t n, float mass)
+{
+    double total = total_weight(c, n), entropy = 0;
+    for (int32_t i = 0; i < n; i++) {
+        double p = c[i].weight / total;
+        entropy -= p > 0 ? p * log(p) : 0;
+    }
+    for (int32_t i = 0; i < n; i++) {
+        double p = c[i].weight / total;
+        c[i].key = p > 0 ? (float)fabs(-log(p) - entropy) : INFINITY;
+    }
+    return select_mass(c, n, mass * total, true);
+}
+
+/* Candidates after min_p, top_k, top_p and typical_p of y (already divided by the temperature). */
+static int32_t truncate(const struct sampler *s, struct scratch *sc, const struct sample_params *p, const float *y, float max)
+{
+    int32_t n;
+    struct candidate *c = sc->cands;
+    float floor = p->min_p > 0 ? max + logf(p->min_p) : -INFINITY;
+    if (p->top_k > 0 && p->top_k < s->vocab) {
+        n = logprobs_largest(s, sc, y, max, p->top_k);
+    } else {
+        n = s->math->above(y, s->vocab, floor, sc->ids, s->vocab);
+        for (int32_t i = 0; i < n; i++)
+            c[i] = (struct candidate){.id = sc->ids[i], .key = -y[sc->ids[i]]};
+    }
+    int32_t kept = 0;
+    for (int32_t i = 0; i < n; i++) {
+        float v = -c[i].key;
+        if (v < floor || v == -INFINITY)
+            continue;
+        c[kept] = c[i];
+        c[kept++].weight = expf(v - max);
+    }
+    n = kept;
+    if (p->top_p < 1)
+        n = select_mass(c, n, p->top_p * total_weight(c, n), false);
+    if (p->typical_p < 1)
+        n = keep_typical(c, n, p->typical_p);
+    return n;
+}
+
+static bool truncates(const struct sampler *s, const struct sample_params *p)
+{
+    return (p->top_k > 0 && p->top_k < s->vocab) || p->top_p < 1 || p->min_p > 0 || p->typical_p < 1;
+}
+
+/* Log-probabilities of the distribution the token was drawn from: the candidates, renormalised. */
+static void processed_logprobs(struct candidate *c, int32_t n, int32_t token, int32_t n_top, bool ties, struct sample_result *out)
+{
+    double total = total_weight(c, n);
+    for (int32_t i = 0; i < n; i++)
+        c[i].key = -c[i].weight;
+    select_sort(c, n);
+    out->n_top = 0;
+    out->rank = 0;
+    for (int32_t i = 0; i < n; i++) {
+        float lp = (float)log(c[i].weight / total);
+        bool tie = ties && i > 0 && c[i].weight == c[i - 1].weight && out->n_top == i;
+        if ((i < n_top || tie) && out->n_top < out->top_cap) {
+            out->top_ids[out->n_top] = c[i].id;
+            out->top_logprobs[out->n_top++] = lp;
+        }
+        if (c[i].id == token)
+            out->logprob = lp;
+    }
+    for (int32_t i = 0; i < n; i++)
+        out->rank += (float)log(c[i].weight / total) >= out->logprob;
+}
+
+static int32_t lowest_allowed(const struct sample_params *p)
+{
+    int32_t id = p->n_allowed ? p->allowed_ids[0] : 0;
+    for (int32_t i = 1; i < p->n_allowed; i++)
+        id = p->allowed_ids[i] < id ? p->allowed_ids[i] : id;
+    return id;
+}
+
+/* Draw at a temperature; leaves the candidates in scratch and their number in *n_cands (0: all of the row sc->row). */
+static int32_t draw(const struct sampler *s, struct scratch *sc, const struct sample_row *r, const float *x, int32_t *n_cands, bool need_cands)
+{
+    const struct sample_params *p = r->seq->params;
+    const float *y = x;
+    if (p->temperature != 1) {
+        for (int32_t i = 0; i < s->vocab; i++)
+            sc->row[i] = x[i] / p->temperature;
+        y = sc->row;
+    }
+    float max = s->math->max(y, s->vocab);
+    *n_cands = 0;
+    if (!truncates(s, p) && !need_cands)
+        return draw_from_all(s, y, max, uniform(r));
+    *n_cands = truncate(s, sc, p, y, max);
+    return *n_cands ? sc->cands[draw_from(sc->cands, *n_cands, uniform(r))].id : s->math->argmax(x, s->vocab);
+}
+
+static void sample_one(const struct sampler *s, struct scratch *sc, struct sample_row *r)
+{
+    const struct sample_params *p = r->seq->params;
+    bool lps = p->n_logprobs >= 0 || r->want_logprob, processed = lps && p->logprobs_mode == SAMPLE_LOGPROBS_PROCESSED;
+    const float *x = process(s, sc, r);
+    int32_t token, n_cands = 0, n_top = p->n_logprobs > 0 ? p->n_logprobs : 0;
+    r->out.logprob = NAN;
+    r->out.rank = 0;
+    r->out.n_top = 0;
+    if (s->math->max(x, s->vocab) == -INFINITY)
+        token = lowest_allowed(p);
+    else if (sample_params_greedy(p))
+        token = s->math->argmax(x, s->vocab);
+    else
+        token = draw(s, sc, r, x, &n_cands, processed);
+    r->out.token = token;
+    if (processed && n_cands)
+        processed_logprobs(sc->cands, n_cands, token, n_top, p->ties_included, &r->out);
+    else if (lps)
+        logprobs_fill(s, sc, processed ? x : r->logits, token, n_top, p->ties_included, &r->out);
+}
+
+struct rows_job { const struct sampler *s; struct sample_row *rows; struct sample_lookup *lookups; };
+
+static void sample_job(void *ctx, int64_t i, int member)
+{
+    struct rows_job *j = ctx;
+    sample_one(j->s, &j->s->scratch[member], &j->rows[i]);
+}
+
+void sample_rows(struct sampler *s, struct sample_row *rows, int32_t n)
+{
+    dev_for(s->dev, n, sample_job, &(struct rows_job){.s = s, .rows = rows});
+}
+
+static void lookup_job(void *ctx, int64_t i, int member)
+{
+    struct rows_job *j = ctx;
+    struct sample_lookup *l = &j->lookups[i];
+    logprobs_fill(j->s, &j->s->scratch[member], l->logits, l->token, l->n_top, false, &l->out);
+}
+
+void sample_lookups(struct sampler *s, struct sample_lookup *l, int32_t n)
+{
+    dev_for(s->dev, n, lookup_job, &(struct rows_job){.s = s, .lookups = l});
+}

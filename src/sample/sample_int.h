@@ -1,0 +1,61 @@
+/* sample/sample_int.h - what the sampler's files share. */
+#ifndef QUIRE_SAMPLE_SAMPLE_INT_H
+#define QUIRE_SAMPLE_SAMPLE_INT_H
+
+#include "sample/sample.h"
+
+struct hash_u64;
+
+/* A token that may still be drawn. */
+struct candidate {
+    int32_t id;
+    float key;      /* candidates are chosen in ascending (key, id) order: -logit, or distance from the entropy */
+    float weight;   /* exp(logit - max), not normalised */
+};
+
+/* Scratch of one member of the team. */
+struct scratch {
+    float *row;                   /* [vocab] */
+    int32_t *ids;                 /* [vocab] */
+    struct candidate *cands;      /* [vocab] */
+};
+
+struct sampler {
+    struct dev *dev;
+    const struct dev_math *math;
+    int32_t vocab, n_eos, n_members;
+    int32_t *eos_ids;
+    uint64_t seed;
+    struct scratch *scratch;      /* [n_members] */
+};
+
+/* A distinct token of prompt and output, for penalties. */
+struct seen { int32_t id, n_output; };
+
+struct sample_seq {
+    const struct sampler *sampler;
+    const struct sample_params *params;
+    uint64_t seed;
+    int32_t choice;
+    struct seen *seen; size_t n_seen, cap_seen;       /* only with penalties */
+    struct hash_u64 *seen_at;                         /* id -> index in seen */
+    int32_t *output; size_t n_output, cap_output;     /* only with bad words */
+};
+
+/* select.c: choosing among candidates in O(n) */
+
+/* Moves the n_first smallest by (key, id) to the front, in no order there. */
+void select_smallest(struct candidate *c, int32_t n, int32_t n_first);
+/* The smallest set in (key, id) order whose weights before its last member sum to less than mass: moved to the front; returns its
+ * size, at least 1.  with_ties: also all that share the last one's key. */
+int32_t select_mass(struct candidate *c, int32_t n, double mass, bool with_ties);
+/* Ascending by (key, id). */
+void select_sort(struct candidate *c, int32_t n);
+
+/* logprobs.c */
+void logprobs_fill(const struct sampler *s, struct scratch *sc, const float *logits, int32_t token, int32_t n_top, bool ties,
+                   struct sample_result *out);
+/* The candidates whose logits are among the k largest (ties with the k-th included), key = -logit; returns how many. */
+int32_t logprobs_largest(const struct sampler *s, struct scratch *sc, const float *x, float max, int32_t k);
+
+#endif
