@@ -372,7 +372,7 @@ static uint64_t page_salt(const struct engine *eng, const struct engine_request 
 bool engine_submit(struct engine *eng, const struct engine_request *r, engine_notify *notify, void *ctx, struct engine_stream **out,
                    struct err *e)
 {
-    int32_t max_new, n_total;
+    int32_t max_new = 0, n_total = 0;
     *out = NULL;
     if (!check_request(eng, r, &max_new, &n_total, e))
         return false;

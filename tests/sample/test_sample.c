@@ -1,0 +1,437 @@
+/* The sampler against a plain reference that sorts everything in double precision. */
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <cmocka.h>
+#include "base/mem.h"
+#include "base/rng.h"
+#include "sample/sample.h"
+#include "sample/sample_int.h"
+
+struct fixture { struct dev *dev; struct sampler *sampler; int32_t vocab; };
+
+static const int32_t eos[] = {2};
+
+static void open_fixture(struct fixture *f, int32_t vocab, int threads)
+{
+    struct err e;
+    f->vocab = vocab;
+    assert_true(dev_open(&f->dev, &(struct dev_opts){.name = "cpu", .n_threads = threads}, &e));
+    assert_true(sampler_open(&f->sampler, f->dev, &(struct sample_env){.vocab_size = vocab, .eos_ids = eos, .n_eos = 1}, &e));
+}
+
+static void close_fixture(struct fixture *f)
+{
+    sampler_close(&f->sampler);
+    dev_close(&f->dev);
+}
+
+static void random_row(struct rng *r, float *x, int32_t n, double scale)
+{
+    for (int32_t i = 0; i < n; i++)
+        x[i] = (float)(rng_next_normal(r) * scale);
+}
+
+/* ---- selection ---- */
+
+static int by_key(const void *a, const void *b)
+{
+    const struct candidate *x = a, *y = b;
+    if (x->key != y->key)
+        return x->key < y->key ? -1 : 1;
+    return (x->id > y->id) - (x->id < y->id);
+}
+
+static void test_select_mass(void **state)
+{
+    (void)state;
+    struct rng r = {11};
+    for (int round = 0; round < 3000; round++) {
+        int32_t n = 1 + (int32_t)rng_next_below(&r, 60), distinct = 1 + (int32_t)rng_next_below(&r, 40);
+        struct candidate c[64], sorted[64];
+        double total = 0;
+        for (int32_t i = 0; i < n; i++) {
+            float w = (float)(1 + rng_next_below(&r, (uint64_t)distinct)) / 64; /* exact sums: order cannot matter */
+            c[i] = (struct candidate){.id = i, .key = -w, .weight = w};
+            total += w;
+        }
+        double mass = rng_next_unit(&r) * total;
+        memcpy(sorted, c, sizeof c);
+        qsort(sorted, (size_t)n, sizeof *sorted, by_key);
+        int32_t want = 0;
+        for (double before = 0; want < n && (before < mass || want == 0); want++)
+            before += sorted[want].weight;
+        int32_t want_ties = want;
+        while (want_ties < n && sorted[want_ties].key == sorted[want - 1].key)
+            want_ties++;
+        bool ties = rng_next_below(&r, 2);
+        int32_t got = select_mass(c, n, mass, ties);
+        assert_int_equal(got, ties ? want_ties : want);
+        qsort(c, (size_t)got, sizeof *c, by_key);
+        for (int32_t i = 0; i < got; i++)
+            assert_int_equal(c[i].id, sorted[i].id);
+    }
+}
+
+/* ---- the whole chain ---- */
+
+struct ref { double p[512]; };
+
+static int by_value(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x < y) - (x > y);
+}
+
+/* Probabilities after every processor, written down as the documentation says them. */
+static void reference(const struct sample_params *p, const float *logits, int32_t vocab, const int32_t *prompt, int n_prompt,
+                      const int32_t *output, int n_output, struct ref *out)
+{
+    double x[512], sorted[512];
+    for (int32_t i = 0; i < vocab; i++) {
+        bool allowed = p->n_allowed == 0;
+        for (int32_t k = 0; k < p->n_allowed; k++)
+            allowed |= p->allowed_ids[k] == i;
+        x[i] = allowed ? logits[i] : -INFINITY;
+    }
+    for (int32_t w = 0; w < p->n_bad_words; w++) {
+        int32_t n = p->bad_words[w].n;
+        bool match = n_output >= n - 1;
+        for (int32_t k = 0; match && k < n - 1; k++)
+            match = output[n_output - (n - 1) + k] == p->bad_words[w].ids[k];
+        if (match)
+            x[p->bad_words[w].ids[n - 1]] = -INFINITY;
+    }
+    for (int32_t i = 0; i < p->n_bias; i++)
+        x[p->bias[i].id] += p->bias[i].bias;
+    if (n_output < p->min_tokens)
+        x[eos[0]] = -INFINITY;
+    for (int32_t i = 0; i < vocab; i++) {
+        int in_prompt = 0, in_output = 0;
+        for (int k = 0; k < n_prompt; k++)
+            in_prompt += prompt[k] == i;
+        for (int k = 0; k < n_output; k++)
+            in_output += output[k] == i;
+        if (in_prompt || in_output)
+            x[i] = x[i] > 0 ? x[i] / p->repetition_penalty : x[i] * p->repetition_penalty;
+        x[i] -= p->frequency_penalty * in_output + (in_output ? p->presence_penalty : 0);
+        x[i] /= p->temperature;
+    }
+    double max = -INFINITY, sum = 0;
+    for (int32_t i = 0; i < vocab; i++)
+        max = x[i] > max ? x[i] : max;
+    for (int32_t i = 0; i < vocab; i++)
+        sum += out->p[i] = exp(x[i] - max);
+    for (int32_t i = 0; i < vocab; i++)
+        if (out->p[i] < p->min_p)
+            out->p[i] = 0;
+    memcpy(sorted, out->p, sizeof sorted);
+    qsort(sorted, (size_t)vocab, sizeof *sorted, by_value);
+    if (p->top_k > 0 && p->top_k < vocab)
+        for (int32_t i = 0; i < vocab; i++)
+            if (out->p[i] < sorted[p->top_k - 1])
+                out->p[i] = 0;
+    sum = 0;
+    for (int32_t i = 0; i < vocab; i++)
+        sum += out->p[i];
+    if (p->top_p < 1) {
+        double keep[512];
+        for (int32_t i = 0; i < vocab; i++) {
+            double larger = 0;
+            for (int32_t k = 0; k < vocab; k++)
+                larger += out->p[k] > out->p[i] ? out->p[k] : 0;
+            keep[i] = larger < p->top_p * sum ? out->p[i] : 0;
+        }
+        memcpy(out->p, keep, sizeof keep);
+    }
+    sum = 0;
+    for (int32_t i = 0; i < vocab; i++)
+        sum += out->p[i];
+    for (int32_t i = 0; i < vocab; i++)
+        out->p[i] /= sum;
+}
+
+static struct sample_params random_params(struct rng *r, struct sample_bias *bias, int32_t *allowed, struct sample_word *words, int32_t *word_ids,
+                                          int32_t vocab)
+{
+    struct sample_params p;
+    sample_params_default(&p);
+    p.temperature = (float)(0.3 + rng_next_unit(r));
+    p.has_seed = true;
+    p.seed = rng_next(r);
+    if (rng_next_below(r, 2))
+        p.top_k = (int32_t)rng_next_below(r, (uint64_t)vocab) + 1;
+    if (rng_next_below(r, 2))
+        p.top_p = (float)(0.05 + 0.9 * rng_next_unit(r));
+    if (rng_next_below(r, 2))
+        p.min_p = (float)(0.3 * rng_next_unit(r));
+    if (rng_next_below(r, 3) == 0)
+        p.repetition_penalty = (float)(0.5 + rng_next_unit(r));
+    if (rng_next_below(r, 3) == 0)
+        p.frequency_penalty = (float)(rng_next_unit(r) - 0.5);
+    if (rng_next_below(r, 3) == 0)
+        p.presence_penalty = (float)(rng_next_unit(r) - 0.5);
+    if (rng_next_below(r, 3) == 0)
+        p.min_tokens = (int32_t)rng_next_below(r, 6);
+    p.n_bias = (int32_t)rng_next_below(r, 4);
+    for (int32_t i = 0; i < p.n_bias; i++)
+        bias[i] = (struct sample_bias){(int32_t)rng_next_below(r, (uint64_t)vocab), (float)(rng_next_normal(r) * 2)};
+    p.bias = bias;
+    if (rng_next_below(r, 4) == 0) {
+        p.n_allowed = 5;
+        for (int32_t i = 0; i < 5; i++)
+            allowed[i] = i * 3 + 1;
+        p.allowed_ids = allowed;
+    }
+    p.n_bad_words = (int32_t)rng_next_below(r, 3);
+    for (int32_t i = 0; i < p.n_bad_words; i++) {
+        int32_t n = 1 + (int32_t)rng_next_below(r, 2);
+        for (int32_t k = 0; k < n; k++)
+            word_ids[2 * i + k] = (int32_t)rng_next_below(r, (uint64_t)vocab);
+        words[i] = (struct sample_word){word_ids + 2 * i, n};
+    }
+    p.bad_words = words;
+    return p;
+}
+
+/* Draw many times by position: frequencies must match the reference, and nothing of probability 0 may appear. */
+static void test_distribution(void **state)
+{
+    (void)state;
+    enum { VOCAB = 40, DRAWS = 4000 };
+    struct fixture f;
+    struct rng r = {5};
+    open_fixture(&f, VOCAB, 2);
+    for (int round = 0; round < 60; round++) {
+        float logits[VOCAB];
+        struct sample_bias bias[4];
+        int32_t allowed[8], word_ids[8], prompt[6], output[6];
+        struct sample_word words[4];
+        struct err e;
+        struct sample_seq *seq;
+        struct ref ref;
+        random_row(&r, logits, VOCAB, 1.5);
+        struct sample_params p = random_params(&r, bias, allowed, words, word_ids, VOCAB);
+        int n_prompt = 1 + (int)rng_next_below(&r, 6), n_output = (int)rng_next_below(&r, 6);
+        for (int i = 0; i < 6; i++) {
+            prompt[i] = (int32_t)rng_next_below(&r, VOCAB);
+            output[i] = (int32_t)rng_next_below(&r, VOCAB);
+        }
+        assert_true(sample_params_check(&p, &(struct sample_limits){20, VOCAB}, &e));
+        assert_true(sample_seq_open(&seq, f.sampler, &p, 0, 0, prompt, n_prompt, &e));
+        for (int i = 0; i < n_output; i++)
+            assert_true(sample_seq_push(seq, output[i]));
+        reference(&p, logits, VOCAB, prompt, n_prompt, output, n_output, &ref);
+        static struct sample_row rows[DRAWS];
+        for (int i = 0; i < DRAWS; i++)
+            rows[i] = (struct sample_row){.logits = logits, .seq = seq, .position = i, .n_generated = n_output};
+        sample_rows(f.sampler, rows, DRAWS);
+        double seen[VOCAB] = {0}, distance = 0;
+        for (int i = 0; i < DRAWS; i++) {
+            assert_true(ref.p[rows[i].out.token] > 0);
+            seen[rows[i].out.token] += 1.0 / DRAWS;
+        }
+        for (int i = 0; i < VOCAB; i++)
+            distance += fabs(seen[i] - ref.p[i]) / 2;
+        assert_true(distance < 0.08);
+        sample_seq_close(&seq);
+    }
+    close_fixture(&f);
+}
+
+static void test_greedy_and_logprobs(void **state)
+{
+    (void)state;
+    enum { VOCAB = 5000 };
+    struct fixture f;
+    struct rng r = {9};
+    struct err e;
+    open_fixture(&f, VOCAB, 1);
+    for (int round = 0; round < 40; round++) {
+        float *x = mem_must_zalloc(VOCAB, sizeof *x);
+        random_row(&r, x, VOCAB, 0.01 + 3 * rng_next_unit(&r));
+        x[100] = x[4000]; /* a tie */
+        struct sample_params p;
+        sample_params_default(&p);
+        p.temperature = 0;
+        p.n_logprobs = (int32_t)rng_next_below(&r, 20);
+        struct sample_seq *seq;
+        assert_true(sample_seq_open(&seq, f.sampler, &p, 1, 0, (int32_t[]){1}, 1, &e));
+        int32_t ids[32];
+        float lps[32];
+        struct sample_row row = {.logits = x, .seq = seq, .out = {.top_cap = 32, .top_ids = ids, .top_logprobs = lps}};
+        sample_rows(f.sampler, &row, 1);
+        int32_t best = 0;
+        double sum = 0;
+        for (int32_t i = 0; i < VOCAB; i++) {
+            best = x[i] > x[best] ? i : best;
+            sum += exp(x[i]);
+        }
+        assert_int_equal(row.out.token, best);
+        assert_int_equal(row.out.rank, 1);
+        assert_true(fabs(row.out.logprob - (x[best] - log(sum))) < 1e-4);
+        assert_int_equal(row.out.n_top, p.n_logprobs);
+        for (int32_t i = 0; i < row.out.n_top; i++) {
+            assert_true(fabs(lps[i] - (x[ids[i]] - log(sum))) < 1e-4);
+            int32_t better = 0;
+            for (int32_t k = 0; k < VOCAB; k++)
+                better += x[k] > x[ids[i]] || (x[k] == x[ids[i]] && k < ids[i]);
+            assert_int_equal(better, i);
+        }
+        struct sample_lookup look = {.logits = x, .token = 4000, .n_top = 0};
+        sample_lookups(f.sampler, &look, 1);
+        int32_t rank = 0;
+        for (int32_t k = 0; k < VOCAB; k++)
+            rank += x[k] >= x[4000];
+        assert_int_equal(look.out.rank, rank);
+        sample_seq_close(&seq);
+        mem_free(x);
+    }
+    close_fixture(&f);
+}
+
+/* The same row, seed, choice and position draw the same token whatever stands beside them and however many threads run. */
+static void test_draws_do_not_depend_on_neighbours(void **state)
+{
+    (void)state;
+    enum { VOCAB = 3000, N = 37 };
+    struct rng r = {21};
+    struct err e;
+    float *x = mem_must_zalloc((size_t)VOCAB * N, sizeof *x);
+    random_row(&r, x, VOCAB * N, 1);
+    int32_t alone[N];
+    for (int threads = 1; threads <= 2; threads++) {
+        struct fixture f;
+        open_fixture(&f, VOCAB, threads);
+        struct sample_params p[2];
+        for (int k = 0; k < 2; k++) {
+            sample_params_default(&p[k]);
+            p[k].has_seed = true;
+            p[k].seed = 77;
+        }
+        p[1].top_p = 0.8f;
+        struct sample_seq *seq[N];
+        struct sample_row rows[N];
+        for (int i = 0; i < N; i++) {
+            assert_true(sample_seq_open(&seq[i], f.sampler, &p[i % 2], 0, i / 5, (int32_t[]){1}, 1, &e));
+            rows[i] = (struct sample_row){.logits = x + (size_t)i * VOCAB, .seq = seq[i], .position = i};
+        }
+        if (threads == 1)
+            for (int i = 0; i < N; i++) {
+                sample_rows(f.sampler, &rows[i], 1);
+                alone[i] = rows[i].out.token;
+            }
+        sample_rows(f.sampler, rows, N);
+        for (int i = 0; i < N; i++) {
+            assert_int_equal(rows[i].out.token, alone[i]);
+            sample_seq_close(&seq[i]);
+        }
+        close_fixture(&f);
+    }
+    mem_free(x);
+}
+
+static void test_rows_without_hope(void **state)
+{
+    (void)state;
+    struct fixture f;
+    struct err e;
+    float x[16];
+    open_fixture(&f, 16, 1);
+    for (int kind = 0; kind < 3; kind++)
+        for (int greedy = 0; greedy < 2; greedy++) {
+            for (int i = 0; i < 16; i++)
+                x[i] = kind == 0 ? NAN : -INFINITY;
+            if (kind == 2)
+                x[9] = 1;
+            struct sample_params p;
+            sample_params_default(&p);
+            p.temperature = greedy ? 0 : 1;
+            p.top_p = 0.5f;
+            p.n_logprobs = 3;
+            struct sample_seq *seq;
+            int32_t ids[4];
+            float lps[4];
+            assert_true(sample_seq_open(&seq, f.sampler, &p, 3, 0, (int32_t[]){1}, 1, &e));
+            struct sample_row row = {.logits = x, .seq = seq, .out = {.top_cap = 4, .top_ids = ids, .top_logprobs = lps}};
+            sample_rows(f.sampler, &row, 1);
+            assert_int_equal(row.out.token, kind == 2 ? 9 : 0);
+            sample_seq_close(&seq);
+        }
+    close_fixture(&f);
+}
+
+static void test_params_are_checked(void **state)
+{
+    (void)state;
+    struct sample_limits l = {20, 100};
+    struct sample_params good, p;
+    struct err e;
+    sample_params_default(&good);
+    assert_true(sample_params_check(&good, &l, &e));
+#define BAD(field, value) (p = good, p.field = (value), assert_false(sample_params_check(&p, &l, &e)), assert_int_equal(e.code, ERR_INVALID))
+    BAD(temperature, -1);
+    BAD(temperature, NAN);
+    BAD(temperature, INFINITY);
+    BAD(top_p, 0);
+    BAD(top_p, 1.5f);
+    BAD(min_p, -0.1f);
+    BAD(typical_p, 0);
+    BAD(repetition_penalty, 0);
+    BAD(frequency_penalty, 3);
+    BAD(presence_penalty, -3);
+    BAD(top_k, -2);
+    BAD(min_tokens, -1);
+    BAD(n_logprobs, 21);
+    BAD(n_prompt_logprobs, 21);
+#undef BAD
+    int32_t ids[] = {5, 100};
+    p = good;
+    p.stop_ids = ids;
+    p.n_stop_ids = 2;
+    assert_false(sample_params_check(&p, &l, &e));
+    assert_non_null(strstr(e.msg, "stop_token_ids"));
+}
+
+static void test_dup_is_deep(void **state)
+{
+    (void)state;
+    int32_t stop[] = {1, 2, 3}, allowed[] = {4}, word[] = {5, 6};
+    struct sample_bias bias[] = {{7, 1}};
+    struct sample_word words[] = {{word, 2}, {word, 1}};
+    struct sample_params p;
+    sample_params_default(&p);
+    p.stop_ids = stop, p.n_stop_ids = 3;
+    p.allowed_ids = allowed, p.n_allowed = 1;
+    p.bias = bias, p.n_bias = 1;
+    p.bad_words = words, p.n_bad_words = 2;
+    struct sample_params *d = sample_params_dup(&p);
+    assert_non_null(d);
+    memset(stop, 0, sizeof stop);
+    memset(word, 0, sizeof word);
+    bias[0].id = 0;
+    assert_int_equal(d->stop_ids[2], 3);
+    assert_int_equal(d->allowed_ids[0], 4);
+    assert_int_equal(d->bias[0].id, 7);
+    assert_int_equal(d->bad_words[0].ids[1], 6);
+    assert_int_equal(d->bad_words[1].ids[0], 5);
+    mem_free(d);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_select_mass),
+        cmocka_unit_test(test_distribution),
+        cmocka_unit_test(test_greedy_and_logprobs),
+        cmocka_unit_test(test_draws_do_not_depend_on_neighbours),
+        cmocka_unit_test(test_rows_without_hope),
+        cmocka_unit_test(test_params_are_checked),
+        cmocka_unit_test(test_dup_is_deep),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
