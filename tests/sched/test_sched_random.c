@@ -22,7 +22,8 @@ enum { MAX_LEN = 192, MAX_LIVE = 96, MAX_BLOCKS = 256, MAX_SLOTS = 4096, N_TEMPL
 
 struct group {
     int32_t n_live, forks_left;     /* forks that have a slot reserved */
-    int32_t extra_forks;            /* beam-like forks still allowed */
+    int32_t extra_forks;            /* forks without a slot still allowed */
+    bool beams;                     /* members get their next token only when all are ready for it */
     int64_t deadline;
     int64_t born_step;
 };
@@ -133,7 +134,7 @@ static void add(struct world *w)
         return;
     }
     struct group *g = calloc(1, sizeof *g);
-    *g = (struct group){.forks_left = r.n_choices - 1, .extra_forks = 3, .deadline = r.deadline_us, .born_step = w->n_steps};
+    *g = (struct group){.forks_left = r.n_choices - 1, .extra_forks = 3, .beams = r.n_choices > 1 && chance(w, 3), .deadline = r.deadline_us, .born_step = w->n_steps};
     struct seq *q = track(w, h, g);
     sched_set_user(h, q);
     assert_ptr_equal(sched_user(h), q);
@@ -207,7 +208,7 @@ static void sampled(struct world *w, struct seq *q)
     }
     for (int32_t i = 0; i < n; i++) {
         all[i]->pending = true;
-        if (w->draining || !chance(w, 50))
+        if (!q->group->beams && (w->draining || !chance(w, 50)))
             append(w, all[i]);
     }
 }
@@ -307,12 +308,39 @@ static void check_plan(struct world *w, const struct sched_plan *plan)
     assert_true(plan->n_items > 0 || n_gap == 0 || n_due > 0);
 }
 
+/* As a beam search does: when all are ready, some end, others fork, and all get a token.  By then a
+ * parent may have been preempted. */
+static void advance_beams(struct world *w, struct group *g)
+{
+    struct seq *all[MAX_LIVE];
+    int32_t n = 0;
+    for (int32_t i = 0; i < w->n_live; i++)
+        if (w->live[i]->group == g) {
+            if (!w->live[i]->pending)
+                return;
+            all[n++] = w->live[i];
+        }
+    if (n > 1 && chance(w, 3)) {
+        end(w, all[--n]);
+        struct seq *child = fork_seq(w, all[below(w, (uint64_t)n)]);
+        if (child)
+            all[n++] = child;
+    }
+    for (int32_t i = 0; i < n; i++)
+        append(w, all[i]);
+}
+
 /* Those whose token is late get it some steps later, wherever they are by then. */
 static void append_late(struct world *w)
 {
-    for (int32_t i = w->n_live - 1; i >= 0; i--)
-        if (w->live[i]->pending && (w->draining || chance(w, 4)))
+    for (int32_t i = w->n_live - 1; i >= 0; i--) {
+        if (i >= w->n_live || !w->live[i]->pending)
+            continue;
+        if (w->live[i]->group->beams)
+            advance_beams(w, w->live[i]->group);
+        else if (w->draining || chance(w, 4))
             append(w, w->live[i]);
+    }
 }
 
 static void step(struct world *w)
@@ -320,9 +348,12 @@ static void step(struct world *w)
     struct sched_plan plan;
     append_late(w);
     w->now += 1 + (int64_t)below(w, 20);
+    mem_fault_after(1);
     sched_plan(w->s, w->now, &plan);
+    assert_false(mem_fault_fired());    /* neither plan nor commit allocates */
     w->n_events++;
     w->n_steps++;
+    mem_fault_after(0);
     check_plan(w, &plan);
     run_on_device(w, &plan);
     if (!w->draining && chance(w, 300)) /* the step failed: planned again later */
@@ -332,7 +363,10 @@ static void step(struct world *w)
         w->n_aborted++;
         plan.n_expired = 0;     /* may hold the ended one */
     }
+    mem_fault_after(1);
     sched_commit(w->s, &plan);
+    assert_false(mem_fault_fired());
+    mem_fault_after(0);
     w->n_events++;
     for (int32_t i = 0; i < plan.n_items; i++)
         if (plan.items[i].seq && plan.items[i].last)
@@ -416,7 +450,7 @@ static void run(const struct sched_opts *o, uint64_t seed, int64_t n_events)
     free(w);
 }
 
-enum { EVENTS = 150000 };
+enum { EVENTS = 300000 };      /* each of seven times */
 
 static void plain(void **state)
 {
