@@ -299,14 +299,12 @@ static void publish_full_pages(struct sched *s, struct sched_seq *seq)
     int32_t bt = s->opts.block_tokens;
     while (s->prefix && seq->n_published < seq->n_computed / bt) {
         int32_t i = seq->n_published;
-        if (i < seq->n_given)
+        if (i < seq->n_given)   /* its head is gone, so what follows could not be found */
             return;
         if (kv_prefix_publish(s->prefix, &seq->chain, seq->table[i], seq->tokens + (size_t)i * (size_t)bt)) {
             seq->n_published++;
         } else {
-            /* Its place in the index hung on another's copy, now gone: begin again with its own. */
-            if (seq->n_given > 0)
-                return;
+            /* Its place in the index hung on a page that is gone: begin again with its own. */
             seq->chain = kv_chain_root(seq->salt);
             seq->n_published = 0;
         }

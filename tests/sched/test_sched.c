@@ -843,6 +843,39 @@ static void long_line(void **state)
     close_sched(s);
 }
 
+/* What a step of many streams costs; printed, and bounded only against blunders. */
+static void wide_batch(void **state)
+{
+    (void)state;
+    enum { N = 256, STEPS = 500 };
+    struct sched_opts o = {.n_blocks = 64 * N, .block_tokens = 32, .max_num_seqs = N, .max_batched_tokens = 2048,
+                           .max_model_len = 2048, .max_logit_rows = N, .prefix_caching = true};
+    struct sched *s = open_sched(&o);
+    struct sched_plan p = {0};
+    for (int i = 0; i < N; i++)
+        add(s, (struct sched_request){.max_new_tokens = 1000}, i, 500);
+    while (p.n_items < N || p.n_tokens > N) {
+        sched_plan(s, 1, &p);
+        sched_commit(s, &p);
+        for (int i = 0; i < p.n_items; i++)
+            if (p.items[i].last)
+                append(s, p.items[i].seq, 1);
+    }
+    int64_t t0 = clock_now_us();
+    for (int step_no = 0; step_no < STEPS; step_no++) {
+        sched_plan(s, 1, &p);
+        sched_commit(s, &p);
+        assert_int_equal(p.n_items, N);
+        for (int i = 0; i < N; i++)
+            append(s, p.items[i].seq, step_no);
+    }
+    double us = (double)(clock_now_us() - t0) / STEPS;
+    print_message("%d streams: %.1f us a step\n", N, us);
+    assert_true(us < 20000);
+    check(s);
+    sched_close(&s);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -855,6 +888,7 @@ int main(void)
         cmocka_unit_test(beams_that_do_not_fit_together),                 cmocka_unit_test(window),
         cmocka_unit_test(rows),          cmocka_unit_test(deadlines),     cmocka_unit_test(ending),
         cmocka_unit_test(appending),     cmocka_unit_test(out_of_memory), cmocka_unit_test(long_line),
+        cmocka_unit_test(wide_batch),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -188,6 +188,7 @@ static void sampled(struct world *w, struct seq *q)
 {
     struct seq *all[8] = {q};
     int32_t n = 1;
+    bool beams = q->group->beams;
     while (q->leader && q->group->forks_left > 0) {
         if (w->n_live < MAX_LIVE && !chance(w, 20)) {
             struct seq *child = fork_seq(w, q);
@@ -208,7 +209,7 @@ static void sampled(struct world *w, struct seq *q)
     }
     for (int32_t i = 0; i < n; i++) {
         all[i]->pending = true;
-        if (!q->group->beams && (w->draining || !chance(w, 50)))
+        if (!beams && (w->draining || !chance(w, 50)))
             append(w, all[i]);
     }
 }
@@ -450,7 +451,7 @@ static void run(const struct sched_opts *o, uint64_t seed, int64_t n_events)
     free(w);
 }
 
-enum { EVENTS = 300000 };      /* each of seven times */
+enum { EVENTS = 300000 };      /* in each of eight runs */
 
 static void plain(void **state)
 {
@@ -487,6 +488,14 @@ static void windowed_tight(void **state)
                              .max_model_len = 190, .prefix_caching = true, .window = 10}, 5, EVENTS);
 }
 
+/* Narrower than a page: a page is behind the window before its child is full. */
+static void windowed_narrow(void **state)
+{
+    (void)state;
+    run(&(struct sched_opts){.n_blocks = 14, .block_tokens = 8, .max_num_seqs = 8, .max_logit_rows = 14, .max_batched_tokens = 24,
+                             .max_model_len = 190, .prefix_caching = true, .window = 3}, 8, EVENTS);
+}
+
 static void uncached(void **state)
 {
     (void)state;
@@ -505,7 +514,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(plain),          cmocka_unit_test(tight),    cmocka_unit_test(priority),     cmocka_unit_test(windowed),
-        cmocka_unit_test(windowed_tight), cmocka_unit_test(uncached), cmocka_unit_test(small_budget),
+        cmocka_unit_test(windowed_tight), cmocka_unit_test(windowed_narrow), cmocka_unit_test(uncached), cmocka_unit_test(small_budget),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
