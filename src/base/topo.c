@@ -73,9 +73,11 @@ static void read_numa(struct topo *t, hwloc_topology_t h)
 
 static size_t memory_allowed(hwloc_topology_t h)
 {
-    size_t machine = (size_t)hwloc_get_root_obj(h)->total_memory;
+    /* The kernel's total, not the sum over NUMA nodes: virtual machines that are given memory on demand show there only
+     * what they have been given so far. */
+    size_t machine = (size_t)sysconf(_SC_PHYS_PAGES) * (size_t)sysconf(_SC_PAGESIZE);
     if (machine == 0)
-        machine = (size_t)sysconf(_SC_PHYS_PAGES) * (size_t)sysconf(_SC_PAGESIZE);
+        machine = (size_t)hwloc_get_root_obj(h)->total_memory;
     char *text = file_read("/proc/self/cgroup", 1 << 16, NULL, NULL);
     size_t limit = text ? topo_cgroup_memory(text, "/sys/fs/cgroup") : machine;
     mem_free(text);
