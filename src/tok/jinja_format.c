@@ -159,7 +159,7 @@ struct percent {
     const char *p, *end;
     struct jval arg;
     size_t next;          /* of a tuple */
-    bool tuple, used;
+    bool tuple, used, markup;   /* markup: the format is Markup, what goes in is escaped */
     struct buf *b;
 };
 
@@ -219,7 +219,7 @@ static bool percent_value(struct percent *c, struct spec *sp, struct jval v)
     struct jval s;
     switch (sp->type) {
     case 's':
-        return jinja_to_str(r, v, &s) && put_str(r, sp, s.u.s, '>', c->b);
+        return (c->markup ? jinja_escape(r, v, &s) : jinja_to_str(r, v, &s)) && put_str(r, sp, s.u.s, '>', c->b);
     case 'r':
     case 'a': {
         struct buf b;
@@ -228,7 +228,7 @@ static bool percent_value(struct percent *c, struct spec *sp, struct jval v)
             buf_free(&b);
             return false;
         }
-        return jinja_str_take(r, &b, &s) && put_str(r, sp, s.u.s, '>', c->b);
+        return jinja_str_take(r, &b, &s) && (!c->markup || jinja_escape(r, s, &s)) && put_str(r, sp, s.u.s, '>', c->b);
     }
     case 'c':
         if (v.t == JT_STR && jinja_str_chars(v.u.s) == 1)
@@ -305,7 +305,7 @@ bool jinja_percent(struct jrender *r, struct jval fmt, struct jval arg, struct j
 {
     struct buf b;
     const struct jstr *s = fmt.u.s;
-    struct percent c = {.r = r, .p = s->s, .end = s->s + s->len, .arg = arg, .tuple = arg.t == JT_TUPLE, .b = &b};
+    struct percent c = {.r = r, .p = s->s, .end = s->s + s->len, .arg = arg, .tuple = arg.t == JT_TUPLE, .markup = s->markup, .b = &b};
     bool ok = true;
     jinja_buf_init(r, &b);
     while (ok && c.p < c.end && !b.failed) {
@@ -338,7 +338,7 @@ struct braces {
     struct jrender *r;
     const struct jargs *args;
     size_t next;
-    bool automatic, manual;
+    bool automatic, manual, markup;
     struct buf *b;
 };
 
@@ -505,6 +505,8 @@ static bool replacement(struct braces *c, const char *p, const char *end, int de
     }
     if (name_end < end)
         spec = name_end + 1;
+    if (c->markup && (v.t == JT_STR || spec == end) && !jinja_escape(c->r, v, &v))
+        return false;
     jinja_buf_init(c->r, &nested);
     bool ok = expand(c, spec, end, depth + 1, &nested) && put_value(c->r, v, nested.data ? nested.data : "", (nested.data ? nested.data : "") + nested.len, b);
     buf_free(&nested);
@@ -545,7 +547,7 @@ static bool expand(struct braces *c, const char *p, const char *end, int depth, 
 bool jinja_format(struct jrender *r, struct jval fmt, const struct jargs *args, struct jval *out)
 {
     struct buf b;
-    struct braces c = {.r = r, .args = args, .b = &b};
+    struct braces c = {.r = r, .args = args, .markup = fmt.u.s->markup, .b = &b};
     jinja_buf_init(r, &b);
     if (!jinja_charge(r, fmt.u.s->len / 4) || !expand(&c, fmt.u.s->s, fmt.u.s->s + fmt.u.s->len, 0, &b)) {
         buf_free(&b);

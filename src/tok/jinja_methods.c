@@ -84,11 +84,7 @@ static bool split_space(struct jrender *r, struct jval self, int64_t max, struct
         }
         size_t from = i;
         if (max-- == 0) {
-            size_t to = s->len;
-            struct jval rest;
-            if (!jinja_str_borrow(r, s->s + from, to - from, &rest) || !jinja_str_strip(r, rest, jv_missing(), 2, &rest))
-                return false;
-            return jinja_list_push(r, out->u.list, rest);
+            return push_piece(r, *out, self, from, s->len);
         }
         while (i < s->len && !space_at(s, i))
             i++;
@@ -155,7 +151,7 @@ static bool rsplit(struct jrender *r, struct jval self, const struct jstr *sep, 
                 from = b;
             }
             if (max-- == 0) {
-                if (!jinja_str_strip(r, rest, jv_missing(), 1, &rest) || !jinja_list_push(r, out->u.list, rest))
+                if (!jinja_list_push(r, out->u.list, rest))
                     return false;
                 break;
             }
