@@ -63,6 +63,10 @@ static bool eval_binary(struct jrender *r, struct jenv *env, const struct jnode 
     if (!jinja_eval(r, env, n->a, &a) || !jinja_eval(r, env, n->b, &b))
         return false;
     r->line = n->line;
+    /* The reference prints a negated literal into Python source before a **, where the minus binds looser. */
+    if (n->op == JOP_POW && n->a->kind == JN_NEG && n->a->a->kind == JN_CONST && n->b->kind != JN_CONST &&
+        !(n->b->kind == JN_NEG && n->b->a->kind == JN_CONST) && jv_is_num(a))
+        return jinja_unary(r, true, a, &a) && jinja_binop(r, n->op, a, b, out) && jinja_unary(r, true, *out, out);
     return jinja_binop(r, n->op, a, b, out);
 }
 

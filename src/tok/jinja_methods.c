@@ -660,6 +660,29 @@ METHOD(m_list_count)
     return true;
 }
 
+METHOD(m_range_index)
+{
+    UNUSED(args);
+    bool in;
+    if (!jinja_contains(r, self, argv[0], &in))
+        return false;
+    if (!in)
+        return jinja_fail(r, "the value is not in range");
+    int64_t v = argv[0].t == JT_FLOAT ? (int64_t)argv[0].u.f : jv_as_int(argv[0]);
+    *out = jv_int((int64_t)(((__int128)v - self.u.range->start) / self.u.range->step));
+    return true;
+}
+
+METHOD(m_range_count)
+{
+    UNUSED(args);
+    bool in;
+    if (!jinja_contains(r, self, argv[0], &in))
+        return false;
+    *out = jv_int(in);
+    return true;
+}
+
 METHOD(m_list_copy) { UNUSED(args); UNUSED(argv); return jinja_to_list(r, self, out); }
 
 static bool make_view(struct jrender *r, struct jval self, enum jview_kind kind, struct jval *out)
@@ -701,6 +724,8 @@ METHOD(m_dict_copy)
 
 static const struct jfunc_spec LIST_METHODS[] = {{"index", "value! start end", m_list_index}, {"count", "value!", m_list_count},
                                                  {"copy", "", m_list_copy}, {NULL, NULL, NULL}};
+static const struct jfunc_spec TUPLE_METHODS[] = {{"index", "value! start end", m_list_index}, {"count", "value!", m_list_count}, {NULL, NULL, NULL}};
+static const struct jfunc_spec RANGE_METHODS[] = {{"index", "value!", m_range_index}, {"count", "value!", m_range_count}, {NULL, NULL, NULL}};
 static const struct jfunc_spec DICT_METHODS[] = {{"keys", "", m_keys}, {"values", "", m_values}, {"items", "", m_items},
                                                  {"get", "key! default", m_get}, {"copy", "", m_dict_copy}, {NULL, NULL, NULL}};
 
@@ -773,8 +798,8 @@ const struct jfunc_spec *jinja_obj_method(enum jtype t, const char *name, size_t
 {
     switch (t) {
     case JT_LIST: return jinja_spec_find(LIST_METHODS, name, len);
-    case JT_TUPLE:
-    case JT_RANGE: return t == JT_TUPLE && !(len == 4) ? jinja_spec_find(LIST_METHODS, name, len) : NULL;
+    case JT_TUPLE: return jinja_spec_find(TUPLE_METHODS, name, len);
+    case JT_RANGE: return jinja_spec_find(RANGE_METHODS, name, len);
     case JT_DICT: return jinja_spec_find(DICT_METHODS, name, len);
     case JT_LOOP: return jinja_spec_find(LOOP_METHODS, name, len);
     case JT_CYCLER: return jinja_spec_find(CYCLER_METHODS, name, len);
