@@ -46,6 +46,7 @@ struct sched_seq {
     int32_t n_published;                /* pages known to the prefix index, as far as chain */
     struct kv_chain chain;
     int32_t pos[N_HEAPS];               /* place in each heap, -1: not in it */
+    int32_t wait_pages, wait_plans;     /* see admit() */
     int32_t item;                       /* index into the current plan, -1: not in it */
     kv_block *table;                    /* behind tokens, same allocation */
     int32_t tokens[];

@@ -216,24 +216,40 @@ static void count_first_admission(struct sched *s, struct sched_seq *seq, int64_
     }
 }
 
+enum { PLANS_BETWEEN_LOOKUPS = 16 };
+
+/* Whether it is not worth looking up the prefix of the head of the line again: it lacked pages in an earlier
+ * plan, and no more are there now.  What others publish meanwhile may lower its need, so it is looked up
+ * every few plans all the same; without this a long prompt that waits would cost a walk over it each step. */
+static bool still_short(const struct sched *s, struct sched_seq *seq, int64_t promised)
+{
+    if (seq->wait_plans == 0 || s->n_items == 0 || promised + seq->wait_pages <= kv_pool_available(s->pool))
+        return false;
+    seq->wait_plans--;
+    return true;
+}
+
 /* Admits seq, the head of the line, within what is left, if that leaves the running ones the pages
  * that their known tokens still need; otherwise it would be preempted before it gets anywhere.
  * False when it has to wait. */
 static bool admit(struct sched *s, struct sched_seq *seq, struct budget *left, int64_t *promised, int64_t now_us)
 {
-    if (seq->slots > s->opts.max_num_seqs - s->slots_used)
+    if (seq->slots > s->opts.max_num_seqs - s->slots_used || still_short(s, seq, *promised))
         return false;
     match_prefix(s, seq);
     give_up_behind_window(s, seq);
     int32_t want = tokens_that_fit(s, seq, chunk(s, seq, seq->n_tokens - seq->n_computed, *left));
-    bool fits = s->n_running == 0 || *promised + pages_to_come(s, seq) <= kv_pool_available(s->pool);
-    if (!fits || want == 0) {
+    int32_t need = pages_to_come(s, seq);
+    if (want == 0 || (s->n_running > 0 && *promised + need > kv_pool_available(s->pool))) {
         sched_seq_drop_pages(s, seq);
+        seq->wait_pages = need;
+        seq->wait_plans = PLANS_BETWEEN_LOOKUPS;
         return false;
     }
     sched_heap_remove(s, HEAP_WAITING, seq);
     sched_running_insert(s, seq);
     seq->preempted = false;
+    seq->wait_plans = 0;
     count_first_admission(s, seq, now_us);
     left->tokens -= want;
     left->rows -= rows_of(seq, want);

@@ -289,6 +289,32 @@ static void admission_keeps_promises(void **state)
     close_sched(s);
 }
 
+/* It does not fit until another has published the prefix that both have: found some plans later. */
+static void admission_by_a_growing_prefix(void **state)
+{
+    (void)state;
+    struct sched_opts o = usual;
+    o.n_blocks = 14;
+    o.long_prefill_threshold = 4;
+    struct sched *s = open_sched(&o);
+    struct sched_seq *a = add(s, (struct sched_request){.max_new_tokens = 24}, 0, 24);
+    step(s);
+    struct sched_seq *b = add(s, (struct sched_request){.max_new_tokens = 2}, 0, 36);
+    int waited = 0;
+    while (sched_first_scheduled_us(b) == 0) {
+        struct sched_plan p = step(s);
+        if (p.items[0].last)
+            append(s, a, 1);
+        assert_true(waited++ < 22);
+    }
+    assert_true(waited > 5);
+    assert_int_equal(sched_n_cached(b), 24);
+    assert_int_equal(stats(s).n_preemptions, 0);
+    sched_end(s, a);
+    sched_end(s, b);
+    close_sched(s);
+}
+
 static void max_num_seqs(void **state)
 {
     (void)state;
@@ -881,7 +907,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(opening),       cmocka_unit_test(budget),        cmocka_unit_test(decodes_go_on),
         cmocka_unit_test(long_prefill),  cmocka_unit_test(order),         cmocka_unit_test(head_of_line),
-        cmocka_unit_test(admission_keeps_promises),
+        cmocka_unit_test(admission_keeps_promises), cmocka_unit_test(admission_by_a_growing_prefix),
         cmocka_unit_test(max_num_seqs),  cmocka_unit_test(prefix),        cmocka_unit_test(no_caching),
         cmocka_unit_test(preemption),    cmocka_unit_test(refusals),      cmocka_unit_test(groups),
         cmocka_unit_test(copy_preempts), cmocka_unit_test(fork_without_slot),
