@@ -1,6 +1,5 @@
 /* Byte pair encoding (Sennrich et al. 2016) as applied by the reference: of all mergeable
  * neighbours the pair of lowest rank, leftmost first, until none is left. */
-#include <stdio.h>
 #include <string.h>
 
 #include "base/mem.h"
@@ -13,11 +12,15 @@ enum {
     BIGRAM_BITS = 21,
 };
 #define NO_RANK UINT32_MAX
-#define NO_PAIR UINT64_MAX
+#define NO_MERGE UINT64_MAX
+
+/* A slot of the merge table is one word, left id | right id | rank, so that a lookup touches one cache line. */
+enum { ID_BITS = 22, RANK_BITS = 20, MAX_MERGES = (1 << RANK_BITS) - 1 };
+_Static_assert(TOK_MAX_IDS <= 1 << ID_BITS && 2 * ID_BITS + RANK_BITS <= 64, "ids and ranks share a word");
 
 static uint64_t pair_of(int32_t a, int32_t b)
 {
-    return (uint64_t)(uint32_t)a << 32 | (uint32_t)b;
+    return (uint64_t)(uint32_t)a << ID_BITS | (uint32_t)b;
 }
 
 static size_t merge_slot(const struct tok_model *m, uint64_t pair)
@@ -30,9 +33,10 @@ static uint32_t rank_of(const struct tok_model *m, int32_t a, int32_t b)
 {
     uint64_t pair = pair_of(a, b);
     for (size_t i = merge_slot(m, pair);; i = (i + 1) & m->merge_mask) {
-        if (m->merges[i].pair == pair)
-            return m->merges[i].rank;
-        if (m->merges[i].pair == NO_PAIR)
+        uint64_t slot = m->merges[i];
+        if (slot >> RANK_BITS == pair && slot != NO_MERGE)
+            return (uint32_t)slot & MAX_MERGES;
+        if (slot == NO_MERGE)
             return NO_RANK;
     }
 }
@@ -52,69 +56,114 @@ static bool may_join(const struct tok_model *m, uint32_t a, uint32_t b)
 
 /* ---- opening */
 
+/* Merges are read in batches, so that the lookups of a batch overlap. */
+enum { BATCH = 64 };
+
 struct merge_list {
     struct { uint64_t *items; size_t n, cap; } pairs;
     struct { int32_t *items; size_t n, cap; } ids;
-    struct buf a, b;
+    struct buf text, joined;     /* spellings of a batch; of one result */
+    struct { size_t a, b, end; } at[BATCH];   /* into text: left part, right part, end */
+    size_t n;                    /* in the batch */
 };
 
-static bool merge_error(struct err *e, size_t rank, const char *text, const char *why)
+static bool merge_error(struct err *e, size_t rank, const char *text, size_t len, const char *why)
 {
-    return err_set(e, ERR_FORMAT, "tokenizer.json: model.merges[%zu]: '%.80s' %s", rank, text, why);
+    return err_set(e, ERR_FORMAT, "tokenizer.json: model.merges[%zu]: '%.*s' %s", rank, len < 80 ? (int)len : 80, text, why);
 }
 
-/* The merge of l->a and l->b has the next rank. */
-static bool add_merge(const struct tok_model *m, struct merge_list *l, struct err *e)
+/* Id of the joined parts: nearly always that of the merge before, or the next one. */
+static int32_t result_id(const struct tok_model *m, const struct merge_list *l)
+{
+    int32_t guess = l->ids.n ? l->ids.items[l->ids.n - 1] : 0;
+    for (int k = 0; k < 2; k++) {
+        size_t len;
+        const char *s = tok_vocab_spelling(&m->vocab, guess + k, &len);
+        if (s && len == l->joined.len && memcmp(s, l->joined.data, len) == 0)
+            return guess + k;
+    }
+    return tok_vocab_id(&m->vocab, l->joined.data, l->joined.len);
+}
+
+/* The merge of keys a and b has the next rank. */
+static bool add_merge(const struct tok_model *m, struct merge_list *l, const struct tok_key *a, const struct tok_key *b, struct err *e)
 {
     size_t rank = l->ids.n, prefix = m->prefix ? strlen(m->prefix) : 0;
-    int32_t a = tok_vocab_id(&m->vocab, l->a.data, l->a.len), b = tok_vocab_id(&m->vocab, l->b.data, l->b.len);
-    if (a < 0 || b < 0)
-        return merge_error(e, rank, a < 0 ? l->a.data : l->b.data, "is not in the vocabulary");
-    if (l->b.len < prefix)
-        return merge_error(e, rank, l->b.data, "is shorter than continuing_subword_prefix");
-    if (!buf_append(&l->a, l->b.data + prefix, l->b.len - prefix))
+    if (a->id < 0 || b->id < 0)
+        return merge_error(e, rank, a->id < 0 ? a->s : b->s, a->id < 0 ? a->len : b->len, "is not in the vocabulary");
+    if (b->len < prefix)
+        return merge_error(e, rank, b->s, b->len, "is shorter than continuing_subword_prefix");
+    buf_clear(&l->joined);
+    if (!buf_reserve(&l->joined, a->len + b->len) || !buf_append(&l->joined, a->s, a->len) ||
+        !buf_append(&l->joined, b->s + prefix, b->len - prefix))
         return tok_nomem(e);
-    int32_t id = tok_vocab_id(&m->vocab, l->a.data, l->a.len);
+    int32_t id = result_id(m, l);
     if (id < 0)
-        return merge_error(e, rank, l->a.data, "is the result, but not in the vocabulary");
+        return merge_error(e, rank, l->joined.data, l->joined.len, "is the result, but not in the vocabulary");
+    if (rank >= MAX_MERGES)
+        return err_set(e, ERR_TOO_LARGE, "tokenizer.json: model.merges has more than %d entries", MAX_MERGES);
     if (!vec_reserve((void **)&l->pairs.items, &l->pairs.cap, rank + 1, sizeof *l->pairs.items) ||
         !vec_reserve((void **)&l->ids.items, &l->ids.cap, rank + 1, sizeof *l->ids.items))
         return tok_nomem(e);
-    l->pairs.items[l->pairs.n++] = pair_of(a, b);
+    l->pairs.items[l->pairs.n++] = pair_of(a->id, b->id);
     l->ids.items[l->ids.n++] = id;
     return true;
 }
 
-/* One element of the array: "a b" or ["a", "b"]. */
-static bool read_merge(struct tok_js *j, struct merge_list *l, bool *skip, struct err *e)
+static bool add_batch(const struct tok_model *m, struct merge_list *l, struct err *e)
 {
-    buf_clear(&l->a);
-    buf_clear(&l->b);
-    *skip = false;
-    if (!buf_reserve(&l->a, 1) || !buf_reserve(&l->b, 1))
+    struct tok_key keys[2 * BATCH];
+    for (size_t i = 0; i < l->n; i++) {
+        keys[2 * i] = (struct tok_key){.s = l->text.data + l->at[i].a, .len = l->at[i].b - l->at[i].a};
+        keys[2 * i + 1] = (struct tok_key){.s = l->text.data + l->at[i].b, .len = l->at[i].end - l->at[i].b};
+    }
+    tok_vocab_find(&m->vocab, keys, 2 * l->n);
+    for (size_t i = 0; i < l->n; i++)
+        if (!add_merge(m, l, &keys[2 * i], &keys[2 * i + 1], e))
+            return false;
+    l->n = 0;
+    buf_clear(&l->text);
+    return true;
+}
+
+/* One element of the array: "a b" or ["a", "b"]. */
+static bool read_merge(struct tok_js *j, struct merge_list *l, struct err *e)
+{
+    struct buf *t = &l->text;
+    size_t a = t->len, b;
+    if (!buf_reserve(t, 1))
         return tok_nomem(e);
-    if (tok_js_eat(j, '['))
-        return tok_js_string(j, &l->a, e) && tok_js_expect(j, ',', e) && tok_js_string(j, &l->b, e) && tok_js_expect(j, ']', e);
-    if (!tok_js_string(j, &l->a, e))
-        return false;
-    *skip = l->a.len >= 8 && memcmp(l->a.data, "#version", 8) == 0;
-    if (*skip)
-        return true;
-    char *space = memchr(l->a.data, ' ', l->a.len);
-    size_t at = space ? (size_t)(space - l->a.data) : 0, rest = space ? l->a.len - at - 1 : 0;
-    if (!space || memchr(space + 1, ' ', rest))
-        return merge_error(e, l->ids.n, l->a.data, "is not two tokens with a space between");
-    if (!buf_append(&l->b, space + 1, rest))
-        return tok_nomem(e);
-    l->a.len = at;
-    l->a.data[at] = 0;
+    if (tok_js_eat(j, '[')) {
+        if (!tok_js_string(j, t, e) || !tok_js_expect(j, ',', e))
+            return false;
+        b = t->len;
+        if (!tok_js_string(j, t, e) || !tok_js_expect(j, ']', e))
+            return false;
+    } else {
+        if (!tok_js_string(j, t, e))
+            return false;
+        size_t len = t->len - a;
+        if (len >= 8 && memcmp(t->data + a, "#version", 8) == 0) {
+            t->len = a;
+            return true;
+        }
+        char *space = memchr(t->data + a, ' ', len);
+        if (!space || memchr(space + 1, ' ', (size_t)(t->data + t->len - space - 1)))
+            return merge_error(e, l->ids.n + l->n, t->data + a, len, "is not two tokens with a space between");
+        b = (size_t)(space - t->data);
+        memmove(space, space + 1, (size_t)(t->data + t->len - space - 1));
+        t->len--;
+    }
+    l->at[l->n].a = a;
+    l->at[l->n].b = b;
+    l->at[l->n++].end = t->len;
     return true;
 }
 
 static bool build_merges(struct tok_model *m, const struct merge_list *l, struct err *e)
 {
     size_t cap = 16;
-    while (cap / 2 < l->pairs.n)
+    while (cap / 5 * 3 < l->pairs.n)
         cap *= 2;
     m->merges = mem_try_alloc(cap, sizeof *m->merges);
     if (!m->merges)
@@ -123,9 +172,9 @@ static bool build_merges(struct tok_model *m, const struct merge_list *l, struct
     m->merge_mask = cap - 1;
     for (size_t k = 0; k < l->pairs.n; k++) {
         size_t i = merge_slot(m, l->pairs.items[k]);
-        while (m->merges[i].pair != NO_PAIR && m->merges[i].pair != l->pairs.items[k])
+        while (m->merges[i] != NO_MERGE && m->merges[i] >> RANK_BITS != l->pairs.items[k])
             i = (i + 1) & m->merge_mask;
-        m->merges[i] = (struct tok_merge){l->pairs.items[k], (uint32_t)k, l->ids.items[k]};
+        m->merges[i] = l->pairs.items[k] << RANK_BITS | k;   /* of a pair given twice the later rank counts */
     }
     return true;
 }
@@ -174,28 +223,24 @@ bool tok_bpe_load(struct tok *t, const struct tok_span *merges, struct err *e)
     struct tok_model *m = &t->model;
     struct merge_list l = {0};
     struct tok_js j;
-    bool first = true, bad = false, skip, ok = false;
+    bool first = true, bad = false, ok = false;
     tok_js_init(&j, merges->p, merges->len, "tokenizer.json: model.merges");
     if (!tok_js_expect(&j, '[', e))
         goto done;
     while (tok_js_more(&j, ']', &first, &bad, e))
-        if (!read_merge(&j, &l, &skip, e) || (!skip && !add_merge(m, &l, e)))
+        if (!read_merge(&j, &l, e) || (l.n == BATCH && !add_batch(m, &l, e)))
             goto done;
-    if (bad || !build_merges(m, &l, e) || !build_chars(m, e))
+    if (bad || !add_batch(m, &l, e) || !build_merges(m, &l, e) || !build_chars(m, e))
         goto done;
     m->rank_id = l.ids.items;
     m->n_merges = l.ids.n;
     l.ids.items = NULL;
-    /* Words of a byte-level pre-tokenizer are short already. */
-    bool cut = !m->prefix && !m->suffix;
-    for (size_t i = 0; i < t->n_pres; i++)
-        cut = cut && t->pres[i].kind != TOK_PRE_BYTE_LEVEL;
-    ok = !cut || build_bigrams(m, e);
+    ok = m->prefix || m->suffix || build_bigrams(m, e);
 done:
     mem_free(l.pairs.items);
     mem_free(l.ids.items);
-    buf_free(&l.a);
-    buf_free(&l.b);
+    buf_free(&l.text);
+    buf_free(&l.joined);
     return ok;
 }
 
@@ -296,12 +341,32 @@ static size_t merge_small(const struct tok_model *m, struct tok_sym *sym, size_t
     return n;
 }
 
-/* Binary min-heap of rank << 32 | position. */
-static void sift_down(uint64_t *heap, size_t n, size_t i)
+/* ---- many symbols: a queue of candidate merges, a list of positions for each rank
+ *
+ * The next merge is the first position of the lowest rank.  New pairs nearly always come in
+ * ascending positions and with higher ranks, so a list is mostly sorted and the heap holds
+ * each rank once: the whole is near linear, whatever the text. */
+
+static bool heap_push(struct tok_queue *q, uint32_t x)
 {
-    uint64_t x = heap[i];
-    for (size_t c; (c = 2 * i + 1) < n; i = c) {
-        c += c + 1 < n && heap[c + 1] < heap[c];
+    if (!vec_reserve((void **)&q->heap.items, &q->heap.cap, q->heap.n + 1, sizeof *q->heap.items))
+        return false;
+    size_t i = q->heap.n++;
+    for (; i > 0 && q->heap.items[(i - 1) / 2] > x; i = (i - 1) / 2)
+        q->heap.items[i] = q->heap.items[(i - 1) / 2];
+    q->heap.items[i] = x;
+    return true;
+}
+
+static void heap_pop(struct tok_queue *q)
+{
+    uint32_t *heap = q->heap.items;
+    if (--q->heap.n == 0)
+        return;
+    uint32_t x = heap[q->heap.n];
+    size_t i = 0;
+    for (size_t c; (c = 2 * i + 1) < q->heap.n; i = c) {
+        c += c + 1 < q->heap.n && heap[c + 1] < heap[c];
         if (heap[c] >= x)
             break;
         heap[i] = heap[c];
@@ -309,24 +374,78 @@ static void sift_down(uint64_t *heap, size_t n, size_t i)
     heap[i] = x;
 }
 
-static bool heap_push(struct tok_work *w, uint64_t x)
+static bool queue_push(struct tok_queue *q, uint32_t rank, uint32_t at)
 {
-    if (!vec_reserve((void **)&w->heap.items, &w->heap.cap, w->heap.n + 1, sizeof *w->heap.items))
+    if (!vec_reserve((void **)&q->nodes.items, &q->nodes.cap, q->nodes.n + 1, sizeof *q->nodes.items))
         return false;
-    size_t i = w->heap.n++;
-    for (; i > 0 && w->heap.items[(i - 1) / 2] > x; i = (i - 1) / 2)
-        w->heap.items[i] = w->heap.items[(i - 1) / 2];
-    w->heap.items[i] = x;
+    uint32_t node = (uint32_t)q->nodes.n++;
+    struct tok_bucket *b = &q->buckets[rank];
+    q->nodes.items[node] = (struct tok_node){at, 0};
+    if (!b->first) {
+        *b = (struct tok_bucket){node, node, false};
+        return heap_push(q, rank);
+    }
+    b->unsorted |= q->nodes.items[b->last].at > at;
+    q->nodes.items[b->last].next = node;
+    b->last = node;
     return true;
 }
 
-static uint64_t heap_pop(struct tok_work *w)
+/* Merge two sorted lists. */
+static uint32_t merge_lists(struct tok_node *nodes, uint32_t a, uint32_t b)
 {
-    uint64_t top = w->heap.items[0];
-    w->heap.items[0] = w->heap.items[--w->heap.n];
-    if (w->heap.n)
-        sift_down(w->heap.items, w->heap.n, 0);
-    return top;
+    uint32_t first = 0, *tail = &first;
+    while (a && b) {
+        uint32_t *least = nodes[a].at <= nodes[b].at ? &a : &b;
+        *tail = *least;
+        tail = &nodes[*least].next;
+        *least = *tail;
+    }
+    *tail = a ? a : b;
+    return first;
+}
+
+/* Sort a list by its ascending runs: run k of the counter holds 2^k runs merged. */
+static void sort_bucket(struct tok_queue *q, struct tok_bucket *b)
+{
+    struct tok_node *nodes = q->nodes.items;
+    uint32_t runs[32] = {0}, at = b->first, list = 0;
+    while (at) {
+        uint32_t run = at, last = at;
+        while (nodes[last].next && nodes[nodes[last].next].at >= nodes[last].at)
+            last = nodes[last].next;
+        at = nodes[last].next;
+        nodes[last].next = 0;
+        int k = 0;
+        for (; k < 31 && runs[k]; k++) {
+            run = merge_lists(nodes, runs[k], run);
+            runs[k] = 0;
+        }
+        runs[k] = runs[k] ? merge_lists(nodes, runs[k], run) : run;
+    }
+    for (int k = 0; k < 32; k++)
+        list = merge_lists(nodes, runs[k], list);
+    b->first = list;
+    while (nodes[list].next)
+        list = nodes[list].next;
+    b->last = list;
+    b->unsorted = false;
+}
+
+/* The next candidate; false when there is none. */
+static bool queue_pop(struct tok_queue *q, uint32_t *rank, uint32_t *at)
+{
+    if (q->heap.n == 0)
+        return false;
+    *rank = q->heap.items[0];
+    struct tok_bucket *b = &q->buckets[*rank];
+    if (b->unsorted)
+        sort_bucket(q, b);
+    *at = q->nodes.items[b->first].at;
+    b->first = q->nodes.items[b->first].next;
+    if (!b->first)
+        heap_pop(q);
+    return true;
 }
 
 /* Rank symbol i with its next one and queue the merge. */
@@ -335,37 +454,33 @@ static bool queue_pair(struct tok_work *w, int32_t i)
     struct tok_sym *s = w->syms.items;
     int32_t next = s[i].next;
     s[i].rank = (size_t)next < w->syms.n ? rank_of(&w->t->model, s[i].id, s[next].id) : NO_RANK;
-    return s[i].rank == NO_RANK || heap_push(w, (uint64_t)s[i].rank << 32 | (uint32_t)i);
+    return s[i].rank == NO_RANK || queue_push(&w->queue, s[i].rank, (uint32_t)i);
 }
 
-/* Many symbols: a heap of candidate merges, O(n log n).  A candidate is stale when its
- * symbol is gone or its pair now gives another token. */
 static bool merge_large(struct tok_work *w)
 {
     const struct tok_model *m = &w->t->model;
     struct tok_sym *s = w->syms.items;
-    w->heap.n = 0;
-    if (!vec_reserve((void **)&w->heap.items, &w->heap.cap, w->syms.n, sizeof *w->heap.items))
+    struct tok_queue *q = &w->queue;
+    if (!q->buckets && !(q->buckets = mem_try_zalloc(m->n_merges, sizeof *q->buckets)))
         return false;
-    for (size_t i = 0; i + 1 < w->syms.n; i++) {
-        s[i].rank = rank_of(m, s[i].id, s[i + 1].id);
-        if (s[i].rank != NO_RANK)
-            w->heap.items[w->heap.n++] = (uint64_t)s[i].rank << 32 | i;
-    }
-    for (size_t i = w->heap.n / 2; i-- > 0;)
-        sift_down(w->heap.items, w->heap.n, i);
-    while (w->heap.n) {
-        uint64_t top = heap_pop(w);
-        int32_t at = (int32_t)(uint32_t)top, new_id = m->rank_id[top >> 32];
-        if (s[at].id < 0 || s[at].rank == NO_RANK || m->rank_id[s[at].rank] != new_id)
+    q->nodes.n = 1;              /* node 0 is the end of a list */
+    if (!vec_reserve((void **)&q->nodes.items, &q->nodes.cap, w->syms.n + 1, sizeof *q->nodes.items))
+        return false;
+    for (size_t i = 0; i + 1 < w->syms.n; i++)
+        if (!queue_pair(w, (int32_t)i))
+            return false;
+    for (uint32_t rank, at; queue_pop(q, &rank, &at);) {
+        /* Stale when the symbol is gone or its pair now gives another token. */
+        if (s[at].id < 0 || s[at].rank == NO_RANK || m->rank_id[s[at].rank] != m->rank_id[rank])
             continue;
         int32_t right = s[at].next;
-        s[at].id = new_id;
+        s[at].id = m->rank_id[rank];
         s[at].next = s[right].next;
         s[right].id = -1;
         if ((size_t)s[at].next < w->syms.n)
-            s[s[at].next].prev = at;
-        if ((s[at].prev >= 0 && !queue_pair(w, s[at].prev)) || !queue_pair(w, at))
+            s[s[at].next].prev = (int32_t)at;
+        if ((s[at].prev >= 0 && !queue_pair(w, s[at].prev)) || !queue_pair(w, (int32_t)at))
             return false;
     }
     size_t n = 0;

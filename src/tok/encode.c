@@ -15,7 +15,9 @@ static void work_free(struct tok_work *w)
     mem_free(w->out.items);
     mem_free(w->matches.items);
     mem_free(w->syms.items);
-    mem_free(w->heap.items);
+    mem_free(w->queue.buckets);
+    mem_free(w->queue.nodes.items);
+    mem_free(w->queue.heap.items);
     mem_free(w->best.items);
     mem_free(w->cps.items);
     tok_ids_free(&w->ids);

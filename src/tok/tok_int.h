@@ -71,6 +71,9 @@ bool tok_vocab_reserve(struct tok_vocab *v, size_t n, struct err *e);
 bool tok_vocab_add(struct tok_vocab *v, size_t at, int64_t id, struct err *e);
 bool tok_vocab_finish(struct tok_vocab *v, struct err *e);
 void tok_vocab_free(struct tok_vocab *v);
+/* Many lookups at once, so that their cache misses overlap: sets id of each key, -1 for unknown. */
+struct tok_key { const char *s; size_t len, slot; uint32_t tag; int32_t id; };
+void tok_vocab_find(const struct tok_vocab *v, struct tok_key *keys, size_t n);
 int32_t tok_vocab_id(const struct tok_vocab *v, const char *s, size_t len);   /* -1: unknown */
 const char *tok_vocab_spelling(const struct tok_vocab *v, int32_t id, size_t *len);  /* NULL: hole */
 
@@ -122,6 +125,14 @@ struct tok_match { size_t start, end; bool hit, drop; };
 
 /* A symbol of a word, linked; rank is that of the merge with the next one, UINT32_MAX when there is none. */
 struct tok_sym { int32_t id, prev, next; uint32_t rank; };
+/* Candidate merges: for each rank a list of positions, and a heap of the ranks that have one. */
+struct tok_node { uint32_t at, next; };
+struct tok_bucket { uint32_t first, last; bool unsorted; };
+struct tok_queue {
+    struct tok_bucket *buckets;  /* by rank; all empty between words */
+    struct { struct tok_node *items; size_t n, cap; } nodes;
+    struct { uint32_t *items; size_t n, cap; } heap;
+};
 struct tok_best { double score; int32_t start, id; };  /* best way to reach a byte; start -1: none */
 
 struct tok_work {
@@ -131,7 +142,7 @@ struct tok_work {
     struct tok_pieces pieces, out;
     struct { struct tok_match *items; size_t n, cap; } matches;
     struct { struct tok_sym *items; size_t n, cap; } syms;
-    struct { uint64_t *items; size_t n, cap; } heap;
+    struct tok_queue queue;      /* BPE, long words */
     struct { struct tok_best *items; size_t n, cap; } best;  /* unigram */
     struct { uint32_t *items; size_t n, cap; } cps;      /* normal forms */
     struct tok_ids ids;          /* of the whole text, before the post-processor */
@@ -201,7 +212,6 @@ int tok_char_byte(uint32_t cp);  /* -1: not of the alphabet */
 
 enum tok_model_kind { TOK_MODEL_BPE, TOK_MODEL_UNIGRAM, TOK_MODEL_WORDPIECE, TOK_MODEL_WORDLEVEL };
 
-struct tok_merge { uint64_t pair; uint32_t rank; int32_t id; };
 struct tok_trie_node { uint32_t child; uint16_t n_children; int32_t id; };   /* id -1: no piece ends here */
 
 struct tok_model {
@@ -213,7 +223,7 @@ struct tok_model {
     bool fuse_unk, byte_fallback, ignore_merges;
     int32_t byte_ids[256];       /* "<0x00>".. or -1 */
     /* BPE */
-    struct tok_merge *merges;    /* open addressing by pair */
+    uint64_t *merges;            /* open addressing by pair, see bpe.c */
     size_t merge_mask, n_merges;
     int32_t *rank_id;            /* what a merge of this rank gives */
     int32_t *char_id;            /* id of each BMP character as a token, or -1 */

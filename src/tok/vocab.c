@@ -16,16 +16,23 @@ static size_t slot_of(const struct tok_vocab *v, const char *s, size_t len, uint
     return (size_t)h & v->mask;
 }
 
-/* Slot that holds the spelling, or the empty slot where it belongs. */
-static size_t find(const struct tok_vocab *v, const char *s, size_t len, uint32_t *tag)
+/* Slot that holds the spelling, or the empty slot where it belongs, from slot i on. */
+static size_t find_from(const struct tok_vocab *v, size_t i, uint32_t tag, const char *s, size_t len)
 {
-    size_t i = slot_of(v, s, len, tag);
     for (; v->slots[i].entry; i = (i + 1) & v->mask) {
+        if (v->slots[i].tag != tag)
+            continue;
         const struct tok_entry *x = &v->entries[v->slots[i].entry - 1];
-        if (v->slots[i].tag == *tag && x->len == len && memcmp(v->text.data + x->at, s, len) == 0)
+        if (x->len == len && memcmp(v->text.data + x->at, s, len) == 0)
             break;
     }
     return i;
+}
+
+static size_t find(const struct tok_vocab *v, const char *s, size_t len, uint32_t *tag)
+{
+    size_t i = slot_of(v, s, len, tag);
+    return find_from(v, i, *tag, s, len);
 }
 
 /* Room for n entries at half load. */
@@ -117,6 +124,26 @@ int32_t tok_vocab_id(const struct tok_vocab *v, const char *s, size_t len)
     uint32_t tag;
     size_t i = find(v, s, len, &tag);
     return v->slots[i].entry ? v->entries[v->slots[i].entry - 1].id : -1;
+}
+
+void tok_vocab_find(const struct tok_vocab *v, struct tok_key *keys, size_t n)
+{
+    for (size_t k = 0; k < n; k++) {
+        keys[k].slot = slot_of(v, keys[k].s, keys[k].len, &keys[k].tag);
+        __builtin_prefetch(&v->slots[keys[k].slot]);
+    }
+    for (size_t k = 0; k < n; k++) {
+        uint32_t entry = v->slots[keys[k].slot].entry;
+        __builtin_prefetch(&v->entries[entry ? entry - 1 : 0]);
+    }
+    for (size_t k = 0; k < n; k++) {
+        uint32_t entry = v->slots[keys[k].slot].entry;
+        __builtin_prefetch(v->text.data + (entry ? v->entries[entry - 1].at : 0));
+    }
+    for (size_t k = 0; k < n; k++) {
+        size_t i = find_from(v, keys[k].slot, keys[k].tag, keys[k].s, keys[k].len);
+        keys[k].id = v->slots[i].entry ? v->entries[v->slots[i].entry - 1].id : -1;
+    }
 }
 
 const char *tok_vocab_spelling(const struct tok_vocab *v, int32_t id, size_t *len)
