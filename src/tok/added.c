@@ -8,21 +8,22 @@
 #include "base/vec.h"
 #include "tok/tok_int.h"
 
-static int32_t find_id(const struct tok *t, const char *s, size_t len)
+/* While loading, ids are looked up here: spelling to index of the token, and id to index. */
+struct known { struct hash_map *texts; struct hash_u64 *ids; int64_t max_id; };
+
+static int32_t find_id(const struct tok *t, const struct known *k, const char *s, size_t len)
 {
-    for (size_t i = 0; i < t->added.n; i++)
-        if (t->added.tokens[i].len == len && memcmp(t->added.tokens[i].content, s, len) == 0)
-            return t->added.tokens[i].id;
+    int64_t i;
+    if (hash_map_get(k->texts, s, len, &i))
+        return t->added.tokens[i].id;
     return tok_vocab_id(&t->model.vocab, s, len);
 }
 
 /* The next id the reference gives to a token the vocabulary lacks; the id in the file does not count. */
-static int64_t next_id(const struct tok *t)
+static int64_t next_id(const struct tok *t, const struct known *k)
 {
-    int64_t size = (int64_t)t->model.vocab.n_strings, max = -1;
-    for (size_t i = 0; i < t->added.n; i++)
-        max = t->added.tokens[i].id > max ? t->added.tokens[i].id : max;
-    return max >= size || (size == 0 && max >= 0) ? max + 1 : size;
+    int64_t size = (int64_t)t->model.vocab.n_strings;
+    return k->max_id >= size || (size == 0 && k->max_id >= 0) ? k->max_id + 1 : size;
 }
 
 static bool read_token(const json_t *j, size_t index, struct tok_added_token *x, struct err *e)
@@ -38,33 +39,46 @@ static bool read_token(const json_t *j, size_t index, struct tok_added_token *x,
 }
 
 /* Takes over x: a new token, or new properties of one whose id is known. */
-static bool put_token(struct tok *t, struct tok_added_token *x, struct err *e)
+static bool put_token(struct tok *t, struct known *k, struct tok_added_token *x, struct err *e)
 {
     struct tok_added *a = &t->added;
-    if (x->len == 0) {
-        mem_free(x->content);
-        return true;
-    }
-    int64_t id = find_id(t, x->content, x->len);
+    int64_t id = x->len ? find_id(t, k, x->content, x->len) : -1, at;
     if (id < 0)
-        id = next_id(t);
-    for (size_t i = 0; i < a->n; i++)
-        if (a->tokens[i].id == id) {
-            x->id = (int32_t)id;
-            x->special |= a->tokens[i].special && a->tokens[i].len == x->len;
-            mem_free(a->tokens[i].content);
-            a->tokens[i] = *x;
-            return true;
-        }
+        id = next_id(t, k);
+    if (x->len && hash_u64_get(k->ids, (uint64_t)id, &at)) {
+        x->id = (int32_t)id;
+        x->special |= a->tokens[at].special && a->tokens[at].len == x->len;
+        mem_free(a->tokens[at].content);
+        a->tokens[at] = *x;
+        return hash_map_put(k->texts, x->content, x->len, at) || tok_nomem(e);
+    }
     bool ok = id < 2 * TOK_MAX_IDS || err_set(e, ERR_TOO_LARGE, "tokenizer.json: added token '%.60s' gets id %lld", x->content, (long long)id);
-    if (ok && !vec_reserve((void **)&a->tokens, &a->cap, a->n + 1, sizeof *a->tokens))
+    if (ok && x->len && !(vec_reserve((void **)&a->tokens, &a->cap, a->n + 1, sizeof *a->tokens) &&
+                          hash_map_put(k->texts, x->content, x->len, (int64_t)a->n) && hash_u64_put(k->ids, (uint64_t)id, (int64_t)a->n)))
         ok = tok_nomem(e);
-    if (!ok) {
+    if (!ok || x->len == 0) {    /* an empty token is left out */
         mem_free(x->content);
-        return false;
+        return ok;
     }
     x->id = (int32_t)id;
     a->tokens[a->n++] = *x;
+    k->max_id = id > k->max_id ? id : k->max_id;
+    return true;
+}
+
+static bool read_tokens(struct tok *t, struct known *k, const json_t *arr, struct err *e)
+{
+    const json_t *item;
+    size_t i;
+    json_array_foreach(arr, i, item) {
+        struct tok_added_token x;
+        if (!read_token(item, i, &x, e)) {
+            mem_free(x.content);
+            return false;
+        }
+        if (!put_token(t, k, &x, e))
+            return false;
+    }
     return true;
 }
 
@@ -124,27 +138,21 @@ static bool build_patterns(struct tok *t, struct err *e)
 
 bool tok_added_load(struct tok *t, const json_t *arr, struct err *e)
 {
-    const json_t *item;
-    size_t i;
+    struct tok_added *a = &t->added;
     if (arr && !json_is_null(arr) && !json_is_array(arr))
         return err_set(e, ERR_FORMAT, "tokenizer.json: added_tokens is not an array");
-    json_array_foreach(arr, i, item) {
-        struct tok_added_token x;
-        if (!read_token(item, i, &x, e)) {
-            mem_free(x.content);
-            return false;
-        }
-        if (!put_token(t, &x, e))
-            return false;
-    }
-    struct tok_added *a = &t->added;
-    for (i = 0; i < a->n; i++)
-        a->n_ids = a->tokens[i].id >= a->n_ids ? a->tokens[i].id + 1 : a->n_ids;
+    struct known k = {hash_map_open(json_array_size(arr), HASH_MAP_COPY_KEYS), hash_u64_open(json_array_size(arr)), -1};
+    bool ok = k.texts && k.ids ? read_tokens(t, &k, arr, e) : tok_nomem(e);
+    a->by_text = k.texts;
+    hash_u64_close(&k.ids);
+    if (!ok)
+        return false;
+    a->n_ids = (int32_t)(k.max_id + 1);
     a->by_id = mem_try_alloc((size_t)a->n_ids, sizeof *a->by_id);
     if (!a->by_id)
         return tok_nomem(e);
     memset(a->by_id, 0xff, (size_t)a->n_ids * sizeof *a->by_id);
-    for (i = 0; i < a->n; i++)
+    for (size_t i = 0; i < a->n; i++)
         a->by_id[a->tokens[i].id] = (int32_t)i;
     return build_patterns(t, e);
 }
@@ -162,6 +170,7 @@ void tok_added_free(struct tok_added *a)
         mem_free(a->tokens[i].content);
     mem_free(a->tokens);
     mem_free(a->by_id);
+    hash_map_close(&a->by_text);
     free_set(&a->raw);
     free_set(&a->normalized);
 }

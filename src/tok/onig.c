@@ -72,7 +72,7 @@ static const char *named_set(const char *name, size_t len, bool bracket)
     }
     key[n] = 0;
     if (bracket && strcmp(key, "punct") == 0)
-        return "\\p{P}$+<=>\\^`|~";
+        return "\\p{P}\\p{S}";
     for (size_t i = 0; i < sizeof prop_names / sizeof *prop_names; i++)
         if (strcmp(prop_names[i][0], key) == 0)
             return prop_names[i][1];

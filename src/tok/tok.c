@@ -133,9 +133,9 @@ const char *tok_token_bytes(const struct tok *t, int32_t id, size_t *len)
 int32_t tok_token_id(const struct tok *t, const char *spelling, size_t len)
 {
     int32_t id = tok_vocab_id(&t->model.vocab, spelling, len);
-    for (size_t i = 0; id < 0 && i < t->added.n; i++)
-        if (t->added.tokens[i].len == len && memcmp(t->added.tokens[i].content, spelling, len) == 0)
-            id = t->added.tokens[i].id;
+    int64_t at;
+    if (id < 0 && hash_map_get(t->added.by_text, spelling, len, &at))
+        id = t->added.tokens[at].id;
     return id;
 }
 

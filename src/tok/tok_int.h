@@ -273,6 +273,7 @@ struct tok_added {
     struct tok_added_token *tokens;
     size_t n, cap;
     struct tok_pattern_set raw, normalized;
+    struct hash_map *by_text;    /* spelling to index into tokens */
     int32_t *by_id;              /* index into tokens or -1, n_ids of them */
     int32_t n_ids;
 };
