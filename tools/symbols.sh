@@ -11,10 +11,11 @@ lib=${1:-$top/build/libquire.a}
 table='
 base: err mem arena buf vec hash rng json utf8 log clock tpool mpsc ring file topo
 tensor: dtype quant
-kern: cpu
-model: arch safetensors gguf
+kern: cpu gemm
+model: arch safetensors gguf checkpoint quant
 tok: detok stop jinja chat
-fwd: blk batch
+sample: sampler
+fwd: blk batch rope
 par: comm
 server: http sse api
 engine: quire gen evq stream step request beam metrics trace

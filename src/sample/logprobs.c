@@ -2,7 +2,7 @@
 #include <math.h>
 #include "sample/sample_int.h"
 
-int32_t logprobs_largest(const struct sampler *s, struct scratch *sc, const float *x, float max, int32_t k)
+int32_t sample_largest(const struct sampler *s, struct scratch *sc, const float *x, float max, int32_t k)
 {
     /* Lower a threshold until enough are above it: a few passes over the row instead of a sort. */
     int32_t n = 0;
@@ -18,7 +18,7 @@ int32_t logprobs_largest(const struct sampler *s, struct scratch *sc, const floa
         sc->cands[i] = (struct candidate){.id = sc->ids[i], .key = -x[sc->ids[i]]};
     if (n <= k)
         return n;
-    select_smallest(sc->cands, n, k);
+    sample_select_smallest(sc->cands, n, k);
     float last = sc->cands[0].key;
     for (int32_t i = 1; i < k; i++)
         last = sc->cands[i].key > last ? sc->cands[i].key : last;
@@ -29,7 +29,7 @@ int32_t logprobs_largest(const struct sampler *s, struct scratch *sc, const floa
     return kept;
 }
 
-void logprobs_fill(const struct sampler *s, struct scratch *sc, const float *logits, int32_t token, int32_t n_top, bool ties,
+void sample_logprobs_fill(const struct sampler *s, struct scratch *sc, const float *logits, int32_t token, int32_t n_top, bool ties,
                    struct sample_result *out)
 {
     float max = s->math->max(logits, s->vocab);
@@ -44,8 +44,8 @@ void logprobs_fill(const struct sampler *s, struct scratch *sc, const float *log
     }
     if (n_top <= 0 || max == -INFINITY)
         return;
-    int32_t n = logprobs_largest(s, sc, logits, max, n_top);
-    select_sort(sc->cands, n);
+    int32_t n = sample_largest(s, sc, logits, max, n_top);
+    sample_select_sort(sc->cands, n);
     if (!ties && n > n_top)
         n = n_top;
     if (n > out->top_cap)

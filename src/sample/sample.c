@@ -287,7 +287,7 @@ static int32_t keep_typical(struct candidate *c, int32_t n, float mass)
         double p = c[i].weight / total;
         c[i].key = p > 0 ? (float)fabs(-log(p) - entropy) : INFINITY;
     }
-    return select_mass(c, n, mass * total, true);
+    return sample_select_mass(c, n, mass * total, true);
 }
 
 /* Candidates after min_p, top_k, top_p and typical_p of y (already divided by the temperature). */
@@ -297,7 +297,7 @@ static int32_t truncate(const struct sampler *s, struct scratch *sc, const struc
     struct candidate *c = sc->cands;
     float floor = p->min_p > 0 ? max + logf(p->min_p) : -INFINITY;
     if (p->top_k > 0 && p->top_k < s->vocab) {
-        n = logprobs_largest(s, sc, y, max, p->top_k);
+        n = sample_largest(s, sc, y, max, p->top_k);
     } else {
         n = s->math->above(y, s->vocab, floor, sc->ids, s->vocab);
         for (int32_t i = 0; i < n; i++)
@@ -313,7 +313,7 @@ static int32_t truncate(const struct sampler *s, struct scratch *sc, const struc
     }
     n = kept;
     if (p->top_p < 1)
-        n = select_mass(c, n, p->top_p * total_weight(c, n), false);
+        n = sample_select_mass(c, n, p->top_p * total_weight(c, n), false);
     if (p->typical_p < 1)
         n = keep_typical(c, n, p->typical_p);
     return n;
@@ -330,7 +330,7 @@ static void processed_logprobs(struct candidate *c, int32_t n, int32_t token, in
     double total = total_weight(c, n);
     for (int32_t i = 0; i < n; i++)
         c[i].key = -c[i].weight;
-    select_sort(c, n);
+    sample_select_sort(c, n);
     out->n_top = 0;
     out->rank = 0;
     for (int32_t i = 0; i < n; i++) {
@@ -392,7 +392,7 @@ static void sample_one(const struct sampler *s, struct scratch *sc, struct sampl
     if (processed && n_cands)
         processed_logprobs(sc->cands, n_cands, token, n_top, p->ties_included, &r->out);
     else if (lps)
-        logprobs_fill(s, sc, processed ? x : r->logits, token, n_top, p->ties_included, &r->out);
+        sample_logprobs_fill(s, sc, processed ? x : r->logits, token, n_top, p->ties_included, &r->out);
 }
 
 struct rows_job { const struct sampler *s; struct sample_row *rows; struct sample_lookup *lookups; };
@@ -412,7 +412,7 @@ static void lookup_job(void *ctx, int64_t i, int member)
 {
     struct rows_job *j = ctx;
     struct sample_lookup *l = &j->lookups[i];
-    logprobs_fill(j->s, &j->s->scratch[member], l->logits, l->token, l->n_top, false, &l->out);
+    sample_logprobs_fill(j->s, &j->s->scratch[member], l->logits, l->token, l->n_top, false, &l->out);
 }
 
 void sample_lookups(struct sampler *s, struct sample_lookup *l, int32_t n)

@@ -45,17 +45,17 @@ struct sample_seq {
 /* select.c: choosing among candidates in O(n) */
 
 /* Moves the n_first smallest by (key, id) to the front, in no order there. */
-void select_smallest(struct candidate *c, int32_t n, int32_t n_first);
+void sample_select_smallest(struct candidate *c, int32_t n, int32_t n_first);
 /* The smallest set in (key, id) order whose weights before its last member sum to less than mass: moved to the front; returns its
  * size, at least 1.  with_ties: also all that share the last one's key. */
-int32_t select_mass(struct candidate *c, int32_t n, double mass, bool with_ties);
+int32_t sample_select_mass(struct candidate *c, int32_t n, double mass, bool with_ties);
 /* Ascending by (key, id). */
-void select_sort(struct candidate *c, int32_t n);
+void sample_select_sort(struct candidate *c, int32_t n);
 
 /* logprobs.c */
-void logprobs_fill(const struct sampler *s, struct scratch *sc, const float *logits, int32_t token, int32_t n_top, bool ties,
+void sample_logprobs_fill(const struct sampler *s, struct scratch *sc, const float *logits, int32_t token, int32_t n_top, bool ties,
                    struct sample_result *out);
 /* The candidates whose logits are among the k largest (ties with the k-th included), key = -logit; returns how many. */
-int32_t logprobs_largest(const struct sampler *s, struct scratch *sc, const float *x, float max, int32_t k);
+int32_t sample_largest(const struct sampler *s, struct scratch *sc, const float *x, float max, int32_t k);
 
 #endif

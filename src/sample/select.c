@@ -12,7 +12,7 @@ static int compare(const void *a, const void *b)
     return before(a, b) ? -1 : before(b, a) ? 1 : 0;
 }
 
-void select_sort(struct candidate *c, int32_t n)
+void sample_select_sort(struct candidate *c, int32_t n)
 {
     if (n > 1)
         qsort(c, (size_t)n, sizeof *c, compare);
@@ -45,7 +45,7 @@ static int32_t partition(struct candidate *c, int32_t lo, int32_t hi)
     return store;
 }
 
-void select_smallest(struct candidate *c, int32_t n, int32_t n_first)
+void sample_select_smallest(struct candidate *c, int32_t n, int32_t n_first)
 {
     int32_t lo = 0, hi = n;
     while (hi - lo > 1 && n_first > lo && n_first < hi) {
@@ -57,7 +57,7 @@ void select_smallest(struct candidate *c, int32_t n, int32_t n_first)
     }
 }
 
-int32_t select_mass(struct candidate *c, int32_t n, double mass, bool with_ties)
+int32_t sample_select_mass(struct candidate *c, int32_t n, double mass, bool with_ties)
 {
     int32_t lo = 0, hi = n;
     double taken = 0; /* weight of [0, lo), all of which belong; below mass */
@@ -74,7 +74,7 @@ int32_t select_mass(struct candidate *c, int32_t n, double mass, bool with_ties)
         }
     }
     if (lo == 0 && n > 0) {
-        select_smallest(c, n, 1);
+        sample_select_smallest(c, n, 1);
         lo = 1;
     }
     if (with_ties && lo > 0) {

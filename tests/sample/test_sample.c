@@ -69,7 +69,7 @@ static void test_select_mass(void **state)
         while (want_ties < n && sorted[want_ties].key == sorted[want - 1].key)
             want_ties++;
         bool ties = rng_next_below(&r, 2);
-        int32_t got = select_mass(c, n, mass, ties);
+        int32_t got = sample_select_mass(c, n, mass, ties);
         assert_int_equal(got, ties ? want_ties : want);
         qsort(c, (size_t)got, sizeof *c, by_key);
         for (int32_t i = 0; i < got; i++)
