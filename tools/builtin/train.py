@@ -1,0 +1,159 @@
+#!/usr/bin/env python3
+"""Trains the built-in model on the generated corpus and writes the model folder.
+
+Two stages: short rows first, because most of the grammar is local and short rows
+are cheap; then rows of the full context length, so that every position is known.
+Each row starts with the start of a document, as every request does, and holds
+documents one after the other; its end is cut off.  No row is used twice.
+
+    train.py --work BUILD --out models/builtin      train, or go on after a break
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import time
+from pathlib import Path
+from typing import Iterator
+
+import torch
+import torch.nn.functional as F
+
+import bpe
+import corpus
+import safetensors_io
+from model import Config, Llama
+
+
+def rows(tok: bpe.Tokenizer, length: int, seed: int) -> Iterator[list[int]]:
+    """Endless rows of `length + 1` token ids."""
+    row: list[int] = []
+    for doc in corpus.documents(seed):
+        for part in doc:
+            if part in tok.specials:
+                row.append(tok.specials[part])
+            else:
+                row += tok.encode_text(part)
+        if len(row) > length:
+            yield row[:length + 1]
+            row = []
+
+
+def batches(tok: bpe.Tokenizer, length: int, size: int, seed: int) -> Iterator[torch.Tensor]:
+    stream = rows(tok, length, seed)
+    while True:
+        yield torch.tensor([next(stream) for _ in range(size)])
+
+
+def loss_of(llama: Llama, batch: torch.Tensor, mixed: bool = False) -> torch.Tensor:
+    """Mean loss over all positions; `mixed` does the products in BF16."""
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=mixed):
+        logits, _ = llama(batch[:, :-1])
+    return F.cross_entropy(logits.float().flatten(0, 1), batch[:, 1:].flatten())
+
+
+@torch.no_grad()
+def held_out(llama: Llama, tok: bpe.Tokenizer, seed: int) -> float:
+    """Mean loss on documents whose seed no training stage uses."""
+    stream = batches(tok, 512, 4, seed)
+    return sum(loss_of(llama, next(stream)).item() for _ in range(8)) / 8
+
+
+def learning_rate(step: int, n_steps: int, peak: float) -> float:
+    warmup = 100
+    if step < warmup:
+        return peak * (step + 1) / warmup
+    along = (step - warmup) / max(1, n_steps - warmup)
+    return peak * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * along)))
+
+
+def make_optimizer(llama: Llama) -> torch.optim.AdamW:
+    matrices = [p for p in llama.parameters() if p.dim() > 1]
+    gains = [p for p in llama.parameters() if p.dim() == 1]
+    return torch.optim.AdamW([{"params": matrices, "weight_decay": 0.1}, {"params": gains, "weight_decay": 0.0}],
+                             lr=1e-3, betas=(0.9, 0.95), eps=1e-9, foreach=True)
+
+
+def export(llama: Llama, tok: bpe.Tokenizer, out: Path) -> None:
+    bos, eos, end = (tok.specials[s] for s in (corpus.BOS, corpus.EOS, corpus.END))
+    out.mkdir(parents=True, exist_ok=True)
+    bpe.write_json(out / "config.json", llama.cfg.to_hf(bos, eos))
+    bpe.write_json(out / "generation_config.json", {
+        "bos_token_id": bos, "eos_token_id": [eos, end], "pad_token_id": eos,
+        "do_sample": True, "temperature": 0.7, "top_p": 0.9})
+    safetensors_io.save_bf16(out / "model.safetensors", llama.state_dict())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, required=True, help="folder for checkpoints")
+    parser.add_argument("--out", type=Path, required=True, help="model folder; must hold the tokenizer")
+    parser.add_argument("--steps", type=int, default=7200, help="all steps, both stages")
+    parser.add_argument("--long-steps", type=int, default=600, help="the last of these use long rows")
+    parser.add_argument("--row", type=int, default=320)
+    parser.add_argument("--long-row", type=int, default=1024)
+    parser.add_argument("--tokens", type=int, default=2560, help="tokens a step")
+    parser.add_argument("--lr", type=float, default=2.5e-3)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--f32", action="store_true", help="no BF16 products (weights are always F32 in training)")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--report", type=int, default=50, help="steps between reports")
+    parser.add_argument("--save", type=int, default=250, help="steps between checkpoints")
+    args = parser.parse_args()
+
+    torch.set_num_threads(args.threads)
+    torch.manual_seed(args.seed)
+    tok = bpe.Tokenizer(args.out / "tokenizer.json")
+    llama = Llama(Config(vocab_size=len(tok.vocab), max_position_embeddings=args.long_row))
+    llama.init_weights()
+    optimizer = make_optimizer(llama)
+    print(f"{sum(p.numel() for p in llama.parameters())} parameters", flush=True)
+
+    args.work.mkdir(parents=True, exist_ok=True)
+    checkpoint = args.work / "checkpoint.pt"
+    step = 0
+    if checkpoint.exists():
+        state = torch.load(checkpoint)
+        llama.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        step = state["step"]
+        print(f"going on at step {step}", flush=True)
+
+    short_steps = args.steps - args.long_steps
+    held_out_seed = 10 ** 6 + args.seed
+    stream, stream_long = None, False
+    began, n_tokens, mean = time.time(), 0, 0.0
+    while step < args.steps:
+        is_long = step >= short_steps
+        if stream is None or is_long != stream_long:
+            length = args.long_row if is_long else args.row
+            # The step is part of the seed: a resumed run reads fresh rows too.
+            stream = batches(tok, length, max(1, args.tokens // length), args.seed * 10 ** 4 + step + 2)
+            stream_long = is_long
+        batch = next(stream)
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(step, args.steps, args.lr)
+        loss = loss_of(llama, batch, mixed=not args.f32)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(llama.parameters(), 1.0)
+        optimizer.step()
+        step += 1
+        n_tokens += batch.shape[0] * (batch.shape[1] - 1)
+        mean += loss.item()
+        if step % args.report == 0:
+            print(f"step {step}  loss {mean / args.report:.4f}  {n_tokens / (time.time() - began):.0f} tok/s  "
+                  f"{(time.time() - began) / 60:.1f} min", flush=True)
+            mean = 0.0
+        if step % args.save == 0 or step == args.steps:
+            torch.save({"model": llama.state_dict(), "optimizer": optimizer.state_dict(), "step": step}, checkpoint)
+            print(f"step {step}  held-out loss {held_out(llama, tok, held_out_seed):.4f}", flush=True)
+
+    export(llama, tok, args.out)
+    llama.load_state_dict(safetensors_io.load_bf16(args.out / "model.safetensors"))
+    print(f"held-out loss after rounding to BF16: {held_out(llama, tok, held_out_seed):.4f}")
+
+
+if __name__ == "__main__":
+    main()
