@@ -12,6 +12,7 @@ struct command {
 static const struct command commands[] = {
     {"run", "one prompt, streamed to the terminal", cmd_run},
     {"score", "log-probabilities and perplexity of given text or token ids", cmd_score},
+    {"tokenize", "text to token ids and back", cmd_tokenize},
     {"bench", "measurements: latency, throughput", cmd_bench},
     {"render", "messages through a chat template", cmd_render},
     {"devices", "what was detected: CPU, cores, memory bandwidth", cmd_devices},
