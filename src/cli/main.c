@@ -11,6 +11,7 @@ struct command {
 
 static const struct command commands[] = {
     {"run", "one prompt, streamed to the terminal", cmd_run},
+    {"chat", "interactive chat in the terminal", cmd_chat},
     {"score", "log-probabilities and perplexity of given text or token ids", cmd_score},
     {"tokenize", "text to token ids and back", cmd_tokenize},
     {"bench", "measurements: latency, throughput", cmd_bench},
