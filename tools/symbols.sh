@@ -12,7 +12,7 @@ table='
 base: err mem arena buf vec hash rng json utf8 log clock tpool mpsc ring file topo
 tensor: dtype quant
 kern: cpu gemm
-model: arch safetensors gguf checkpoint quant
+model: arch safetensors gguf checkpoint quant packed
 tok: detok stop jinja chat
 sample: sampler
 fwd: blk batch rope

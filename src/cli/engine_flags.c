@@ -33,6 +33,7 @@ void cli_engine_table(struct cli_engine_flags *f, struct cli_opt table[CLI_ENGIN
         {"scheduling-policy", 0, CLI_STR, &f->scheduling_policy, "NAME", "fcfs, or priority: lower values of a request's priority first", 0, 0},
         {"long-prefill-token-threshold", 0, CLI_INT, &f->long_prefill_token_threshold, "N", "most tokens one prompt takes of a step; 0: no bound", 0, 1 << 24},
         {"max-logprobs", 0, CLI_INT, &f->max_logprobs, "N", "most logprobs a request may ask for", 0, 1 << 20},
+        {"packed-cache", 0, CLI_STR, &f->packed_cache, "DIR", "where packed weights are kept for the next start; off: nowhere", 0, 0},
         {"profile", 0, CLI_STR, &f->profile, "FILE", "write a Chrome trace of every step and kernel", 0, 0},
         {"log-level", 0, CLI_STR, &f->log_level, "LEVEL", "error, warn, info, debug or trace", 0, 0},
         {"log-format", 0, CLI_STR, &f->log_format, "FORMAT", "text or json", 0, 0},
@@ -74,6 +75,7 @@ bool cli_engine_opts(const struct cli_engine_flags *f, const char *model, struct
     o->long_prefill_token_threshold = f->long_prefill_token_threshold;
     o->max_logprobs = f->max_logprobs;
     o->seed = (uint64_t)f->seed;
+    o->packed_cache = f->packed_cache;
     o->profile_path = f->profile;
     o->log = *lg;
     return true;

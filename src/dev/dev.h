@@ -76,6 +76,14 @@ bool dev_weight_pack(struct dev *d, struct dev_weight **out, const struct dev_we
 void dev_weight_free(struct dev *d, struct dev_weight **w);
 int64_t dev_weight_rows(const struct dev_weight *w);   /* n_out */
 int64_t dev_weight_cols(const struct dev_weight *w);   /* K */
+/* The packed bytes, for keeping in a file; dev_weight_from_image takes them back where dev_weight_layout is the same. */
+const void *dev_weight_image(const struct dev_weight *w, size_t *bytes);
+/* Names the packed layout of this device, its version included. */
+const char *dev_weight_layout(const struct dev *d);
+/* A weight over packed bytes that stay where they are: image is borrowed until dev_weight_free and 64-byte aligned.
+ * ERR_FORMAT when the size does not fit the shape. */
+struct dev_weight_shape { enum dev_format format; int64_t n_out, k; bool bias, gated; };
+bool dev_weight_from_image(struct dev *d, struct dev_weight **out, const struct dev_weight_shape *s, const void *image, size_t bytes, struct err *e);
 /* Bytes dev_weight_pack will take for this shape, for planning. */
 size_t dev_weight_bytes(enum dev_format format, int64_t n_out, int64_t k, bool bias);
 

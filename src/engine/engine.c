@@ -8,6 +8,7 @@
 #include "base/mem.h"
 #include "base/rng.h"
 #include "engine/engine_int.h"
+#include "model/packed.h"
 
 enum { DEFAULT_SEQS = 256, DEFAULT_BATCHED = 2048, DEFAULT_LOGPROBS = 20 };
 /* Prompt logprobs are computed in pieces whose logits fit this. */
@@ -181,6 +182,22 @@ static bool open_sched(struct engine *eng, struct err *e)
 
 static void *engine_thread(void *arg);
 
+/* Packing less than this is faster than looking the file up. */
+static const size_t PACKED_MIN_BYTES = (size_t)64 << 20;
+
+static bool open_fwd(struct engine *eng, struct fwd_opts *f, struct err *e)
+{
+    const char *choice = eng->opts.packed_cache;
+    char *dir = choice ? NULL : packed_default_dir();
+    f->packed_dir = !choice ? dir : strcmp(choice, "off") == 0 ? NULL : choice;
+    f->packed_min_bytes = choice ? 0 : PACKED_MIN_BYTES;
+    bool ok = fwd_open(&eng->fwd, eng->dev, eng->model, f, e);
+    if (ok)
+        log_info(eng->opts.log, "engine", "packed weights: %s", fwd_packed_state(eng->fwd));
+    mem_free(dir);
+    return ok;
+}
+
 static bool open_all(struct engine *eng, struct err *e)
 {
     const struct engine_opts *o = &eng->opts;
@@ -196,7 +213,7 @@ static bool open_all(struct engine *eng, struct err *e)
         return false;
     eng->generation = *model_generation(eng->model);
     name_things(eng, &f);
-    if (!fwd_open(&eng->fwd, eng->dev, eng->model, &f, e) || !open_sched(eng, e))
+    if (!open_fwd(eng, &f, e) || !open_sched(eng, e))
         return false;
     struct sample_env env = {.vocab_size = eng->info.vocab_size, .eos_ids = eng->generation.eos_ids, .n_eos = eng->generation.n_eos_ids,
                              .seed = o->seed};

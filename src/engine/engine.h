@@ -40,6 +40,7 @@ struct engine_opts {
     int32_t max_logprobs;         /* 0: 20 */
     uint64_t seed;
     struct log *log;              /* borrowed, may be NULL */
+    const char *packed_cache;     /* folder of packed weights; "off": none; NULL: the default folder (model/packed.h) */
     const char *profile_path;     /* Chrome trace of steps and kernels, or NULL */
     void (*progress)(void *ctx, int64_t done, int64_t total);   /* while loading */
     void *progress_ctx;

@@ -1,11 +1,52 @@
 #include "fwd/fwd.h"
 #include <assert.h>
+#include <stdatomic.h>
+#include <stdio.h>
 #include <string.h>
 #include "base/hash.h"
 #include "base/mem.h"
 #include "fwd/fwd_int.h"
+#include "model/packed.h"
 
-struct progress { const struct fwd_opts *o; int64_t done, total; };
+struct progress {
+    const struct fwd_opts *o;
+    int64_t done, total;
+    struct packed_writer *writer;   /* keeps what is packed, or NULL */
+};
+
+/* Weights as they are called in the packed-weight cache. */
+static void packed_name(char name[32], enum arch_linear slot, int layer)
+{
+    snprintf(name, 32, "%d.%d", layer, (int)slot);
+}
+
+/* The weight out of the cache.  False: it is not there, or does not fit, and must be packed. */
+static bool map_linear(struct fwd *f, const struct dev_weight_spec *spec, const char *name, struct dev_weight **out)
+{
+    int64_t i = f->packed ? packed_find(f->packed, name) : -1;
+    if (i < 0)
+        return false;
+    struct dev_weight_shape shape = { .format = spec->format, .k = spec->parts[0].n_cols, .bias = spec->bias, .gated = spec->gated };
+    for (int p = 0; p < spec->n_parts; p++)
+        shape.n_out += spec->parts[p].n_rows;
+    size_t bytes;
+    const void *image = packed_entry(f->packed, i, NULL, &bytes);
+    return dev_weight_from_image(f->d, out, &shape, image, bytes, NULL);
+}
+
+/* A cache that cannot be written (a full disk, say) is given up, not the start. */
+static void keep_linear(struct fwd *f, struct progress *p, const char *name, const struct dev_weight *w)
+{
+    struct err e;
+    size_t bytes;
+    if (!p->writer)
+        return;
+    const void *image = dev_weight_image(w, &bytes);
+    if (packed_writer_add(p->writer, name, image, bytes, &e))
+        return;
+    snprintf(f->packed_state, sizeof f->packed_state, "%.199s", e.msg);
+    packed_writer_close(&p->writer, false, NULL);
+}
 
 static void report(struct progress *p, int64_t bytes)
 {
@@ -24,7 +65,14 @@ static bool pack_linear(struct fwd *f, const struct model *m, enum arch_linear s
         .format = fwd_weight_format(m, p->o->dtype, slot, layer), .parts = l.parts, .n_parts = l.n_parts, .bias = l.bias,
         .gated = slot == ARCH_LIN_GATE_UP && f->arch.mlp == ARCH_MLP_GATED,
     };
-    bool ok = dev_weight_pack(f->d, out, &spec, l.name, e);
+    char name[32];
+    packed_name(name, slot, layer);
+    bool ok = map_linear(f, &spec, name, out);
+    if (!ok) {
+        ok = dev_weight_pack(f->d, out, &spec, l.name, e);
+        if (ok)
+            keep_linear(f, p, name, *out);
+    }
     if (ok)
         report(p, (int64_t)dev_weight_bytes(spec.format, dev_weight_rows(*out), dev_weight_cols(*out), l.bias != NULL));
     model_linear_free(&l);
@@ -106,21 +154,81 @@ static bool load_alibi(struct fwd *f, struct err *e)
     return f->alibi != NULL;
 }
 
-static bool load_weights(struct fwd *f, const struct model *m, const struct fwd_opts *o, int64_t total, struct err *e)
+/* ---- the packed-weight cache ---- */
+
+struct verify { const struct packed *packed; atomic_bool bad; };
+
+static void verify_entry(void *ctx, int64_t i, int member)
 {
-    struct progress p = { .o = o, .total = total };
+    struct verify *v = ctx;
+    (void)member;
+    if (!packed_verify(v->packed, i))
+        atomic_store(&v->bad, true);
+}
+
+/* Everything the packed bytes depend on. */
+static uint64_t packed_key(const struct fwd *f, const struct model *m, const struct fwd_opts *o)
+{
+    const char *layout = dev_weight_layout(f->d);
+    uint64_t key = hash_mix(model_identity(m), hash_bytes(layout, strlen(layout), 0));
+    for (int l = 0; l < f->arch.n_layers; l++)
+        for (int s = 0; s < ARCH_LIN_COUNT; s++)
+            key = hash_mix(key, (uint64_t)fwd_weight_format(m, o->dtype, (enum arch_linear)s, l));
+    return key;
+}
+
+/* Maps the cached file when it is good; else begins to write one.  Neither is ever an error. */
+static void open_packed(struct fwd *f, const struct model *m, const struct fwd_opts *o, struct progress *p)
+{
+    struct err e;
+    snprintf(f->packed_state, sizeof f->packed_state, "off");
+    if (!o->packed_dir || p->total < (int64_t)o->packed_min_bytes || !dev_caps(f->d)->host_memory || model_identity(m) == 0)
+        return;
+    uint64_t key = packed_key(f, m, o);
+    char layout[64];
+    snprintf(layout, sizeof layout, "%s %d", dev_weight_layout(f->d), (int)o->dtype);
+    char *path = packed_path(o->packed_dir, model_files(m)->dir, layout);
+    if (path && packed_open(&f->packed, path, key, &e)) {
+        struct verify v = { .packed = f->packed };
+        dev_for(f->d, packed_count(f->packed), verify_entry, &v);
+        if (!atomic_load(&v.bad))
+            snprintf(f->packed_state, sizeof f->packed_state, "mapped");
+        else
+            packed_close(&f->packed);
+    }
+    if (path && !f->packed) {
+        snprintf(f->packed_state, sizeof f->packed_state, "written");
+        if (!packed_writer_open(&p->writer, path, key, (int64_t)(f->arch.n_layers + 1) * ARCH_LIN_COUNT, &e))
+            snprintf(f->packed_state, sizeof f->packed_state, "%.199s", e.msg);
+    }
+    mem_free(path);
+}
+
+static bool load_all(struct fwd *f, const struct model *m, struct progress *p, struct err *e)
+{
     f->layers = mem_try_zalloc((size_t)f->arch.n_layers, sizeof *f->layers);
     if (!f->layers)
         return err_set(e, ERR_NOMEM, "no memory for %d layers", f->arch.n_layers);
-    if (!load_slots(f, m, -1, &p, e) || !load_positions(f, m, e) || !load_alibi(f, e))
+    if (!load_slots(f, m, -1, p, e) || !load_positions(f, m, e) || !load_alibi(f, e))
         return false;
     for (int l = 0; l < f->arch.n_layers; l++)
-        if (!load_slots(f, m, l, &p, e))
+        if (!load_slots(f, m, l, p, e))
             return false;
     if (!model_check_all_used(m, e))
         return false;
-    report(&p, p.total - p.done);
+    report(p, p->total - p->done);
     return true;
+}
+
+static bool load_weights(struct fwd *f, const struct model *m, const struct fwd_opts *o, int64_t total, struct err *e)
+{
+    struct progress p = { .o = o, .total = total };
+    struct err keep;
+    open_packed(f, m, o, &p);
+    bool ok = load_all(f, m, &p, e);
+    if (!packed_writer_close(&p.writer, ok, &keep))
+        snprintf(f->packed_state, sizeof f->packed_state, "%.199s", keep.msg);
+    return ok;
 }
 
 static bool open_space(struct fwd *f, const struct model *m, const struct fwd_opts *o, struct err *e)
@@ -198,6 +306,7 @@ void fwd_close(struct fwd **f)
     for (int l = 0; p->layers && l < p->arch.n_layers; l++)
         free_slots(p, p->layers[l].lin, p->layers[l].vec);
     mem_free(p->layers);
+    packed_close(&p->packed);
     dev_free(p->d, p->positions);
     dev_free(p->d, p->alibi);
     dev_kv_close(p->d, &p->kv);
@@ -209,6 +318,11 @@ void fwd_close(struct fwd **f)
         mem_free(p->host_hidden);
     dev_free(p->d, p->workspace);
     mem_free(p);
+}
+
+const char *fwd_packed_state(const struct fwd *f)
+{
+    return f->packed_state;
 }
 
 int32_t fwd_vocab_size(const struct fwd *f)

@@ -23,6 +23,9 @@ struct fwd_opts {
     int32_t max_logits;            /* rows of logits of the largest step */
     int32_t n_blocks;              /* KV pages, page 0 included */
     int32_t max_model_len;
+    /* Folder of the packed-weight cache, or NULL: none.  Used when the weights take at least packed_min_bytes. */
+    const char *packed_dir;
+    size_t packed_min_bytes;
     /* Called while weights are packed: done of total bytes.  May be NULL. */
     void (*progress)(void *ctx, int64_t done, int64_t total);
     void *progress_ctx;
@@ -48,6 +51,9 @@ bool fwd_plan_bytes(struct fwd_plan *out, const struct model *m, const struct fw
 /* d and m are borrowed; m's weights may be closed after this returns (arch must stay). */
 bool fwd_open(struct fwd **out, struct dev *d, const struct model *m, const struct fwd_opts *o, struct err *e);
 void fwd_close(struct fwd **f);
+
+/* What became of the packed-weight cache, for logs: "off", "mapped", "written", or why it could not be used or written. */
+const char *fwd_packed_state(const struct fwd *f);
 
 int32_t fwd_vocab_size(const struct fwd *f);       /* columns of the logits */
 /* Equal keys: sequences with these rope_len compute identical K for identical prefixes, so they may share pages. */

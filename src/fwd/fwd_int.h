@@ -37,6 +37,8 @@ struct fwd {
     struct rope *rope[ARCH_N_ROPES];
     void *workspace;
     struct fwd_space ws;
+    struct packed *packed;         /* mapped weights, or NULL */
+    char packed_state[200];
     float *host_logits, *host_hidden;   /* where the device's memory is not the host's */
 };
 

@@ -63,6 +63,9 @@ void model_linear_free(struct model_linear *l);
 enum dtype model_linear_dtype(const struct model *m, enum arch_linear slot, int layer);
 /* A vector (norm weight, bias): f32 [n], mem_free it; arch's norm_weight_add has been added to norm weights.  *out NULL without error when the architecture has none. */
 bool model_get_vector(const struct model *m, enum arch_vector slot, int layer, float **out, int64_t *n, struct err *e);
+/* A number that changes when any file of the checkpoint changes (name, size, time, inode); 0 when the model is not in files of
+ * its own (built in, dummy), so that nothing derived from it can be kept. */
+uint64_t model_identity(const struct model *m);
 /* After everything was taken: tensors that nobody asked for (except those the architecture says to ignore) are an error naming the first. */
 bool model_check_all_used(const struct model *m, struct err *e);
 

@@ -59,7 +59,7 @@ void dev_weight_free(struct dev *d, struct dev_weight **wp)
         return;
     if (w->mapped)
         mem_unmap(w->panels, w->bytes);
-    else
+    else if (!w->borrowed)
         mem_free(w->panels);
     mem_free(w);
     *wp = NULL;
@@ -188,4 +188,44 @@ nomem:
             dev_format_name(s->format));
     dev_weight_free(d, &w);
     return false;
+}
+
+/* ---- images ---- */
+
+const void *dev_weight_image(const struct dev_weight *w, size_t *bytes)
+{
+    *bytes = w->bytes;
+    return w->panels;
+}
+
+/* Raise the number whenever panels change their layout. */
+const char *dev_weight_layout(const struct dev *d)
+{
+    (void)d;
+    return "cpu panels of 32, layout 1";
+}
+
+bool dev_weight_from_image(struct dev *d, struct dev_weight **out, const struct dev_weight_shape *s, const void *image, size_t bytes, struct err *e)
+{
+    (void)d;
+    *out = NULL;
+    struct dev_weight *w = mem_try_zalloc(1, sizeof *w);
+    if (!w)
+        return err_set(e, ERR_NOMEM, "out of memory");
+    w->format = formats[s->format].gemm;
+    w->gated = s->gated;
+    w->n_out = s->n_out;
+    w->k = s->k;
+    w->panel_bytes = gemm_panel_bytes(w->format, s->k);
+    w->borrowed = true;
+    if (!panel_sizes(s->format, s->n_out, s->k, s->bias, &w->n_panels, &w->bytes) || w->bytes != bytes || (uintptr_t)image % GEMM_ALIGN) {
+        mem_free(w);
+        return err_set(e, ERR_FORMAT, "an image of %zu bytes is not %lld x %lld in %s", bytes, (long long)s->n_out, (long long)s->k,
+                       dev_format_name(s->format));
+    }
+    w->panels = (unsigned char *)(uintptr_t)image; /* read only from here on */
+    if (s->bias)
+        w->bias = (float *)(void *)(w->panels + (size_t)w->n_panels * w->panel_bytes);
+    *out = w;
+    return true;
 }

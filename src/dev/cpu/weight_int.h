@@ -14,6 +14,7 @@ struct dev_weight {
     float *bias;             /* [n_panels][GEMM_COLS] behind the panels, or NULL */
     size_t bytes;
     bool mapped;             /* panels came from mem_try_map */
+    bool borrowed;           /* panels are an image that somebody else keeps */
 };
 
 #endif

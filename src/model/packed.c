@@ -1,0 +1,247 @@
+#include "model/packed.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include "base/file.h"
+#include "base/hash.h"
+#include "base/mem.h"
+
+static const char magic[8] = {'Q', 'U', 'I', 'R', 'E', 'P', 'K', '1'};
+enum { DATA_ALIGN = 4096 };
+static const int64_t MAX_ENTRIES = 1 << 20;
+
+struct header { char magic[8]; uint64_t key, n_entries, file_bytes, table_hash; };
+struct entry { char name[PACKED_NAME_MAX + 1]; uint64_t offset, bytes, hash; };
+
+struct packed {
+    struct file_view view;
+    const struct entry *entries;
+    int64_t n;
+    struct hash_map *names;
+};
+
+struct packed_writer {
+    FILE *file;
+    char *path, *part;
+    uint64_t key, offset;
+    struct entry *entries;
+    int64_t n, cap;
+};
+
+char *packed_default_dir(void)
+{
+    const char *xdg = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
+    if (xdg && *xdg)
+        return file_join(xdg, "quire/packed");
+    return home && *home ? file_join(home, ".cache/quire/packed") : NULL;
+}
+
+char *packed_path(const char *dir, const char *model_path, const char *layout)
+{
+    char name[40];
+    char *real = realpath(model_path, NULL);
+    const char *path = real ? real : model_path;
+    uint64_t h = hash_bytes(layout, strlen(layout), hash_bytes(path, strlen(path), 0));
+    free(real);
+    snprintf(name, sizeof name, "%016llx.qpk", (unsigned long long)h);
+    return file_join(dir, name);
+}
+
+/* ---- reading ---- */
+
+/* Everything but the entries' bytes. */
+static bool check(struct packed *p, uint64_t key, struct err *e)
+{
+    struct header h;
+    if (p->view.size < sizeof h)
+        return err_set(e, ERR_FORMAT, "it is too short");
+    memcpy(&h, p->view.data, sizeof h);
+    if (memcmp(h.magic, magic, sizeof magic) != 0)
+        return err_set(e, ERR_FORMAT, "it is not a packed-weight file of this version");
+    if (h.key != key)
+        return err_set(e, ERR_FORMAT, "it was made from another checkpoint or layout");
+    if (h.file_bytes != p->view.size || h.n_entries > (uint64_t)MAX_ENTRIES ||
+        p->view.size - sizeof h < h.n_entries * sizeof(struct entry))
+        return err_set(e, ERR_FORMAT, "it is cut off");
+    p->n = (int64_t)h.n_entries;
+    p->entries = (const struct entry *)(const void *)(p->view.data + sizeof h);
+    if (hash_bytes(p->entries, (size_t)p->n * sizeof(struct entry), key) != h.table_hash)
+        return err_set(e, ERR_FORMAT, "its table is damaged");
+    for (int64_t i = 0; i < p->n; i++) {
+        const struct entry *t = &p->entries[i];
+        if (t->offset % DATA_ALIGN || t->offset > p->view.size || t->bytes > p->view.size - t->offset || t->name[PACKED_NAME_MAX])
+            return err_set(e, ERR_FORMAT, "entry %lld is out of bounds", (long long)i);
+        if (!hash_map_put(p->names, t->name, strlen(t->name), i))
+            return err_set(e, ERR_NOMEM, "out of memory");
+    }
+    return true;
+}
+
+bool packed_open(struct packed **out, const char *path, uint64_t key, struct err *e)
+{
+    *out = NULL;
+    if (!file_exists(path))
+        return err_set(e, ERR_NOT_FOUND, "%s: there is no such file", path);
+    struct packed *p = mem_try_zalloc(1, sizeof *p);
+    if (!p || !(p->names = hash_map_open(64, HASH_MAP_COPY_KEYS))) {
+        packed_close(&p);
+        return err_set(e, ERR_NOMEM, "out of memory");
+    }
+    if (!file_view_open(&p->view, path, e) || !check(p, key, e)) {
+        packed_close(&p);
+        return err_prefix(e, "%s", path);
+    }
+    *out = p;
+    return true;
+}
+
+void packed_close(struct packed **pp)
+{
+    struct packed *p = *pp;
+    if (!p)
+        return;
+    *pp = NULL;
+    file_view_close(&p->view);
+    hash_map_close(&p->names);
+    mem_free(p);
+}
+
+int64_t packed_count(const struct packed *p) { return p->n; }
+
+const void *packed_entry(const struct packed *p, int64_t i, const char **name, size_t *bytes)
+{
+    const struct entry *t = &p->entries[i];
+    if (name)
+        *name = t->name;
+    *bytes = (size_t)t->bytes;
+    return p->view.data + t->offset;
+}
+
+bool packed_verify(const struct packed *p, int64_t i)
+{
+    const struct entry *t = &p->entries[i];
+    return hash_bytes(p->view.data + t->offset, (size_t)t->bytes, 0) == t->hash;
+}
+
+int64_t packed_find(const struct packed *p, const char *name)
+{
+    int64_t i;
+    return hash_map_get(p->names, name, strlen(name), &i) ? i : -1;
+}
+
+/* ---- writing ---- */
+
+static bool make_folders(const char *path, struct err *e)
+{
+    char *copy = mem_try_strdup(path);
+    if (!copy)
+        return err_set(e, ERR_NOMEM, "out of memory");
+    bool ok = true;
+    for (char *p = copy + 1; ok && (p = strchr(p, '/')); p++) {
+        *p = 0;
+        if (mkdir(copy, 0700) != 0 && errno != EEXIST)
+            ok = err_set(e, ERR_IO, "cannot make the folder %s: %s", copy, strerror(errno));
+        *p = '/';
+    }
+    mem_free(copy);
+    return ok;
+}
+
+static bool write_failed(const struct packed_writer *w, struct err *e)
+{
+    return err_set(e, ERR_IO, "cannot write %s: %s", w->part, strerror(errno));
+}
+
+bool packed_writer_open(struct packed_writer **out, const char *path, uint64_t key, int64_t max_entries, struct err *e)
+{
+    *out = NULL;
+    if (max_entries < 1 || max_entries > MAX_ENTRIES)
+        return err_set(e, ERR_TOO_LARGE, "%lld packed weights are too many", (long long)max_entries);
+    struct packed_writer *w = mem_try_zalloc(1, sizeof *w);
+    size_t len = strlen(path);
+    if (!w)
+        return err_set(e, ERR_NOMEM, "out of memory");
+    w->key = key;
+    w->cap = max_entries;
+    w->path = mem_try_strdup(path);
+    w->part = mem_try_alloc(len + 16, 1);
+    w->entries = mem_try_zalloc((size_t)max_entries, sizeof *w->entries);
+    if (!w->path || !w->part || !w->entries) {
+        err_set(e, ERR_NOMEM, "out of memory");
+        goto fail;
+    }
+    snprintf(w->part, len + 16, "%s.XXXXXX", path);
+    if (!make_folders(path, e))
+        goto fail;
+    int fd = mkstemp(w->part);
+    w->file = fd >= 0 ? fdopen(fd, "wb") : NULL;
+    if (!w->file) {
+        write_failed(w, e);
+        if (fd >= 0) {
+            close(fd);
+            unlink(w->part);
+        }
+        goto fail;
+    }
+    w->offset = sizeof(struct header) + (uint64_t)max_entries * sizeof(struct entry);
+    *out = w;
+    return true;
+fail:
+    packed_writer_close(&w, false, NULL);
+    return false;
+}
+
+bool packed_writer_add(struct packed_writer *w, const char *name, const void *data, size_t bytes, struct err *e)
+{
+    if (w->n == w->cap || strlen(name) > PACKED_NAME_MAX)
+        return err_set(e, ERR_INTERNAL, "packed weight %s does not fit the table", name);
+    struct entry *t = &w->entries[w->n];
+    t->offset = (w->offset + DATA_ALIGN - 1) / DATA_ALIGN * DATA_ALIGN;
+    t->bytes = bytes;
+    t->hash = hash_bytes(data, bytes, 0);
+    snprintf(t->name, sizeof t->name, "%s", name);
+    if (fseeko(w->file, (off_t)t->offset, SEEK_SET) != 0 || fwrite(data, 1, bytes, w->file) != bytes)
+        return write_failed(w, e);
+    w->offset = t->offset + bytes;
+    w->n++;
+    return true;
+}
+
+static bool finish(struct packed_writer *w, struct err *e)
+{
+    struct header h = {.key = w->key, .n_entries = (uint64_t)w->n, .file_bytes = w->offset,
+                       .table_hash = hash_bytes(w->entries, (size_t)w->n * sizeof *w->entries, w->key)};
+    memcpy(h.magic, magic, sizeof magic);
+    bool ok = fseeko(w->file, 0, SEEK_SET) == 0 && fwrite(&h, sizeof h, 1, w->file) == 1 &&
+              fwrite(w->entries, sizeof *w->entries, (size_t)w->n, w->file) == (size_t)w->n && fflush(w->file) == 0 &&
+              fsync(fileno(w->file)) == 0;
+    return ok || write_failed(w, e);
+}
+
+bool packed_writer_close(struct packed_writer **pw, bool commit, struct err *e)
+{
+    struct packed_writer *w = *pw;
+    *pw = NULL;
+    if (!w)
+        return true;
+    bool ok = true;
+    if (w->file) {
+        ok = !commit || finish(w, e);
+        if (fclose(w->file) != 0 && ok)
+            ok = write_failed(w, e);
+        if (!commit || !ok)
+            unlink(w->part);
+        else if (rename(w->part, w->path) != 0)
+            ok = err_set(e, ERR_IO, "cannot rename %s: %s", w->part, strerror(errno));
+    }
+    mem_free(w->path);
+    mem_free(w->part);
+    mem_free(w->entries);
+    mem_free(w);
+    return ok;
+}
