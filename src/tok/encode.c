@@ -130,7 +130,7 @@ static bool frame(const struct tok_work *w, unsigned flags, struct tok_ids *out,
 
 bool tok_encode(const struct tok *t, const char *text, size_t len, unsigned flags, struct tok_ids *out, struct err *e)
 {
-    struct tok_work w = {.t = t, .cache = tok_cache_open()};
+    struct tok_work w = {.t = t, .cache = tok_cache_open(len)};
     buf_init(&w.text, TOK_MAX_WORK_BYTES);
     buf_init(&w.next, TOK_MAX_WORK_BYTES);
     buf_init(&w.scratch[0], TOK_MAX_WORK_BYTES);

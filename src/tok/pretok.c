@@ -45,6 +45,30 @@ static bool add_match(struct tok_work *w, size_t start, size_t end, bool hit)
     return true;
 }
 
+/* Punctuation that came after Unicode 8: the reference's table does not have it. */
+static const uint32_t late_punct[][2] = {
+    {0x61d, 0x61d}, {0x9fd, 0x9fd}, {0xa76, 0xa76}, {0xc77, 0xc77}, {0xc84, 0xc84}, {0x1b4e, 0x1b4f},
+    {0x1b7d, 0x1b7f}, {0x2e43, 0x2e4f}, {0x2e52, 0x2e5d}, {0x10d6e, 0x10d6e}, {0x10ead, 0x10ead}, {0x10ed0, 0x10ed0},
+    {0x10f55, 0x10f59}, {0x10f86, 0x10f89}, {0x113d4, 0x113d5}, {0x113d7, 0x113d8}, {0x1144b, 0x1144f},
+    {0x1145a, 0x1145b}, {0x1145d, 0x1145d}, {0x11660, 0x1166c}, {0x116b9, 0x116b9}, {0x1183b, 0x1183b},
+    {0x11944, 0x11946}, {0x119e2, 0x119e2}, {0x11a3f, 0x11a46}, {0x11a9a, 0x11a9c}, {0x11a9e, 0x11aa2},
+    {0x11b00, 0x11b09}, {0x11be1, 0x11be1}, {0x11c41, 0x11c45}, {0x11c70, 0x11c71}, {0x11ef7, 0x11ef8},
+    {0x11f43, 0x11f4f}, {0x11fff, 0x11fff}, {0x12ff1, 0x12ff2}, {0x16d6d, 0x16d6f}, {0x16e97, 0x16e9a},
+    {0x16fe2, 0x16fe2}, {0x1e5ff, 0x1e5ff}, {0x1e95e, 0x1e95f},
+};
+
+static bool is_punct(const uint8_t *uc, uint32_t cp)
+{
+    if (cp < 0x80)
+        return (cp > 0x20 && cp < 0x30) || (cp > 0x39 && cp < 0x41) || (cp > 0x5a && cp < 0x61) || (cp > 0x7a && cp < 0x7f);
+    if (!tok_uc_is_punct(uc[cp]))
+        return cp == 0x166d || cp == 0x111c9;      /* punctuation then, a symbol and a mark now */
+    for (size_t i = 0; i < sizeof late_punct / sizeof *late_punct && late_punct[i][0] <= cp; i++)
+        if (cp <= late_punct[i][1])
+            return false;
+    return true;
+}
+
 /* Whether a stage that works by single characters splits at cp. */
 static bool splits_at(const struct tok_pre *p, const uint8_t *uc, uint32_t cp, const char *s, size_t n)
 {
@@ -52,8 +76,7 @@ static bool splits_at(const struct tok_pre *p, const uint8_t *uc, uint32_t cp, c
     case TOK_PRE_WHITESPACE_SPLIT:
         return tok_uc_is_space(uc[cp]);
     case TOK_PRE_PUNCTUATION:
-        return (cp > 0x20 && cp < 0x30) || (cp > 0x39 && cp < 0x41) || (cp > 0x5a && cp < 0x61) || (cp > 0x7a && cp < 0x7f) ||
-               tok_uc_is_punct(uc[cp]);
+        return is_punct(uc, cp);
     case TOK_PRE_DIGITS:
         return tok_uc_is_number(uc[cp]);
     default:                     /* TOK_PRE_DELIMITER, TOK_PRE_METASPACE */

@@ -2,12 +2,13 @@
  *
  * A tokenizer is what tokenizer.json describes, run as Hugging Face's `tokenizers` defines it:
  * added tokens are cut out of the text first, then normalizer -> pre-tokenizer -> model (BPE, byte
- * level or with byte fallback; Unigram) -> post-processor; decoding goes through the decoder.
+ * level or with byte fallback; Unigram; WordPiece; WordLevel) -> post-processor; decoding goes through the decoder.
+ * Not taken from the file: truncation, padding, dropout.
  * Exactness is the contract: the same ids as the reference for any input, valid UTF-8 or not
  * (invalid bytes are first replaced by U+FFFD).
  *
  * An open tokenizer is immutable: any number of threads may use it at once.  Cost: near linear
- * in the text (BPE merges with a priority queue), bounded by max_text_bytes.
+ * in the text whatever it is (BPE merges with a priority queue); a text has at most 256 MiB.
  *
  * Formats: tokenizer.json, tokenizer_config.json, special_tokens_map.json (see INTERFACES 0.3). */
 #ifndef QUIRE_TOK_TOK_H

@@ -248,7 +248,7 @@ void tok_model_free(struct tok_model *m);
 /* ---- cache.c: ids of the words already seen in this call */
 
 struct tok_cache;
-struct tok_cache *tok_cache_open(void);
+struct tok_cache *tok_cache_open(size_t text_len);   /* sized for a text of that length; NULL: no memory */
 void tok_cache_close(struct tok_cache **c);
 /* True when word is known: its ids are appended to out (*ok false when that lacked memory). */
 bool tok_cache_get(struct tok_cache *c, const char *word, size_t len, struct tok_ids *out, bool *ok);

@@ -2,8 +2,12 @@
  * tokens, post-processors; and long words against a plain merge loop. */
 #include "tok_make.h"
 
+#include <pthread.h>
+
 #include "base/clock.h"
 #include "base/rng.h"
+#include "base/utf8.h"
+#include "tok/tok_int.h"
 
 static void bpe_merges_lowest_rank_first(void **state)
 {
@@ -186,9 +190,9 @@ static void post_processors(void **state)
 
 /* ---- long words: the queue and the cutting against the definition */
 
-enum { LETTERS = 4, MAX_MERGES = 40, MAX_WORD = 400 };
+enum { LETTERS = 4, N_MERGES = 40, MAX_WORD = 400 };
 
-struct naive { char spelling[LETTERS + MAX_MERGES][64]; int n, merge_a[MAX_MERGES], merge_b[MAX_MERGES], merge_id[MAX_MERGES], n_merges; };
+struct naive { char spelling[LETTERS + N_MERGES][64]; int n, merge_a[N_MERGES], merge_b[N_MERGES], merge_id[N_MERGES], n_merges; };
 
 static int naive_encode(const struct naive *v, const char *s, int *ids)
 {
@@ -217,7 +221,7 @@ static void random_vocabulary(struct naive *v, struct rng *r)
     v->n_merges = 0;
     for (int i = 0; i < LETTERS; i++)
         snprintf(v->spelling[i], 64, "%c", 'a' + i);
-    for (int tries = 0; tries < 200 && v->n_merges < MAX_MERGES; tries++) {
+    for (int tries = 0; tries < 200 && v->n_merges < N_MERGES; tries++) {
         int a = (int)rng_next_below(r, (uint64_t)v->n), b = (int)rng_next_below(r, (uint64_t)v->n), id = v->n;
         char joined[140];
         snprintf(joined, sizeof joined, "%s%s", v->spelling[a], v->spelling[b]);
@@ -330,6 +334,60 @@ static void invalid_utf8_is_replaced(void **state)
     tok_close(&t);
 }
 
+/* ---- one tokenizer, many threads (of interest under the thread sanitizer) */
+
+static const char shared_text[] = "one two  three's 123 \xc3\xa9\xe4\xb8\xad\n\n ab ab aab abababababababababababababababababababababababababababababab";
+
+/* The character that stands for a byte in byte-level vocabularies. */
+static void byte_spelling(int byte, char utf8[5])
+{
+    utf8[utf8_encode(tok_byte_char((uint8_t)byte), utf8)] = 0;
+}
+
+static void *encode_and_decode(void *arg)
+{
+    const struct tok *t = arg;
+    size_t first = 0;
+    for (int i = 0; i < 200; i++) {
+        struct tok_ids ids = {0};
+        struct buf b = {0};
+        bool ok = tok_encode(t, shared_text, strlen(shared_text), TOK_ENCODE_SPECIAL, &ids, NULL) && tok_decode(t, ids.ids, ids.n, 0, &b, NULL) &&
+                  b.len == strlen(shared_text) && memcmp(b.data, shared_text, b.len) == 0 && (first == 0 || ids.n == first);
+        first = ids.n;
+        tok_ids_free(&ids);
+        buf_free(&b);
+        if (!ok)
+            return NULL;
+    }
+    return arg;
+}
+
+static void many_threads(void **state)
+{
+    (void)state;
+    struct buf b = {0};
+    buf_puts(&b, "{'pre_tokenizer':{'type':'Sequence','pretokenizers':[{'type':'Split','pattern':{'Regex':'\\\\s+|[a-z]+'},'behavior':'Isolated',"
+                 "'invert':false},{'type':'ByteLevel','add_prefix_space':false,'use_regex':true}]},'decoder':{'type':'ByteLevel'},"
+                 "'model':{'type':'BPE','merges':['a b','ab ab'],'vocab':{");
+    for (int i = 0; i < 256; i++) {
+        char utf8[5] = {0};
+        byte_spelling(i, utf8);
+        buf_printf(&b, "'%s%s':%d,", utf8[0] == '\'' || utf8[0] == '\\' || utf8[0] == '"' ? "\\" : "", utf8[0] == '\'' ? "u0027" : utf8[0] == '"' ? "u0022" : utf8, i);
+    }
+    buf_puts(&b, "'ab':256,'abab':257}}}");
+    struct tok *t = make_tok(b.data);
+    pthread_t threads[4];
+    for (int i = 0; i < 4; i++)
+        assert_int_equal(pthread_create(&threads[i], NULL, encode_and_decode, t), 0);
+    for (int i = 0; i < 4; i++) {
+        void *result;
+        assert_int_equal(pthread_join(threads[i], &result), 0);
+        assert_ptr_equal(result, t);
+    }
+    buf_free(&b);
+    tok_close(&t);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -338,7 +396,7 @@ int main(void)
         cmocka_unit_test(wordpiece_longest_first),      cmocka_unit_test(added_tokens),
         cmocka_unit_test(ids_of_added_tokens),          cmocka_unit_test(post_processors),
         cmocka_unit_test(long_words_by_definition),     cmocka_unit_test(a_megabyte_of_one_letter),
-        cmocka_unit_test(invalid_utf8_is_replaced),
+        cmocka_unit_test(invalid_utf8_is_replaced),     cmocka_unit_test(many_threads),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
