@@ -41,7 +41,7 @@ static bool add_match(struct tok_work *w, size_t start, size_t end, bool hit)
 {
     if (!vec_reserve((void **)&w->matches.items, &w->matches.cap, w->matches.n + 1, sizeof *w->matches.items))
         return false;
-    w->matches.items[w->matches.n++] = (struct tok_match){start, end, hit, false};
+    w->matches.items[w->matches.n++] = (struct tok_match){start, end, hit};
     return true;
 }
 

@@ -121,7 +121,7 @@ struct tok_piece {
     uint32_t zero_len;           /* leading bytes that stem from the very first character of the input */
 };
 struct tok_pieces { struct tok_piece *items; size_t n, cap; };
-struct tok_match { size_t start, end; bool hit, drop; };
+struct tok_match { size_t start, end; bool hit; };
 
 /* A symbol of a word, linked; rank is that of the merge with the next one, UINT32_MAX when there is none. */
 struct tok_sym { int32_t id, prev, next; uint32_t rank; };

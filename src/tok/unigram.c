@@ -223,7 +223,7 @@ bool tok_unigram_encode(struct tok_work *w, const char *s, size_t len, struct er
         }
         if (!vec_reserve((void **)&w->matches.items, &w->matches.cap, w->matches.n + 1, sizeof *w->matches.items))
             return tok_nomem(e);
-        w->matches.items[w->matches.n++] = (struct tok_match){(size_t)best[at].start, at, unk, false};
+        w->matches.items[w->matches.n++] = (struct tok_match){(size_t)best[at].start, at, unk};
     }
     for (size_t i = w->matches.n; i-- > 0;)
         if (!push_piece(w, s + w->matches.items[i].start, w->matches.items[i].end - w->matches.items[i].start))
