@@ -223,6 +223,7 @@ line #}b {#- trim -#} c
 {{ 42.7 | int }} {{ '42' | int }} {{ '42.9' | int }} {{ 'x' | int }} {{ 'x' | int(5) }} {{ '0x1F' | int(base=16) }} {{ '1F' | int(base=16) }} {{ none | int }} {{ ' 12 ' | int }} {{ '1_0' | int }} {{ true | int }} {{ '-5' | int }} {{ '1e3' | int }} {{ 'z' | int(base=36) }} {{ '0b11' | int(0, 2) }} {{ '12' | int(base=0) }}
 {{ '3.5' | float }} {{ 'x' | float }} {{ 'x' | float(1.5) }} {{ 3 | float }} {{ 'inf' | float }} {{ 'nan' | float }} {{ none | float }} {{ '1e3' | float }} {{ ' 2 ' | float }}
 {{ 2.5 | round }} {{ 3.5 | round }} {{ 2.567 | round(2) }} {{ 2.5 | round(method='floor') }} {{ 2.1 | round(method='ceil') }} {{ 2.561 | round(1, 'floor') }} {{ 1234 | round(-2) }} {{ 1250 | round(-2) }} {{ 5 | round }} {{ 1234.5 | round(-2) }} {{ 2.675 | round(2) }} {{ 42.55 | round(1, 'ceil') }} {{ -2.5 | round }} {{ 1e20 | round(3) }}
+{{ '１２' | int }} {{ '٣.٥' | float }} {{ "'Σ." | lower }} {{ "ΑΣ'" | lower }} {{ "ΑΣ'Α" | lower }} {{ 'Σ' | lower }} {{ "a.Σ b" | lower }}
 {{ 2.5 | round(method='x') }}
 {{ 'x' | round }}
 {{ d | tojson }} {{ mixed | tojson }} {{ uni | tojson }} {{ uni | tojson(ensure_ascii=true) }} {{ "</script>'&\"\\\n\t\x01\x7f" | tojson }} {{ none | tojson }} {{ true | tojson }} {{ 1.0 | tojson }} {{ 1e16 | tojson }} {{ (1, 2) | tojson }} {{ d | tojson(sort_keys=true) }} {{ d | tojson(separators=(',', ':')) }} {{ {1: 2, none: 3, true: 4, 1.5: 5} | tojson }} {{ [] | tojson(indent=2) }} {{ '😀' | tojson(true) }}
@@ -248,6 +249,11 @@ line #}b {#- trim -#} c
 {{ 'x'.nope() }}
 {{ 'x'.upper(1) }}
 {{ 'a b c d e f g' | wordwrap(5) }}| {{ 'a very-long-hyphenated word here' | wordwrap(10) }}| {{ 'abcdefghijklmnop' | wordwrap(5) }}| {{ 'abcdefghijklmnop qr' | wordwrap(5, false) }}| {{ 'aa bb\ncc dd ee' | wordwrap(5) }}| {{ 'aa bb cc' | wordwrap(5, wrapstring='|') }}
+{{ 'well-known co-operation a-b x--y end -- dash---to' | wordwrap(6) }}| {{ 'see word - and a longword-with-parts' | wordwrap(9) }}| {{ 'a-b-c-d' | wordwrap(3) }}| {{ '   lead  and   gaps' | wordwrap(7) }}| {{ 'x' | wordwrap(1) }}
+{{ '%a %r' % ('é😀', 'é') }} {{ '{!a}'.format('é') }} {{ '{:#.0%} {:,.2f} {:_} {:+,} {:e} {:G} {:010.3f} {:<8}| {:^8}| {:=+8d}'.format(0.5, 1234567.891, 1234567, 5000, 1.5, 1e-10, 3.14159, 5, 2.5, 42) }}
+{{ '{:,x}'.format(5) }}
+{{ '{:#s}'.format('a') }}
+{{ 1234567 | round(-3) }} {{ 15.0 | round(-1) }} {{ 25.0 | round(-1) }} {{ 5.0 | round(-1) }} {{ 6.0 | round(-1) }} {{ 4.0 | round(-2) }} {{ 2.764019749721738e+93 | round(-4) }} {{ -0.4 | round(0, 'ceil') }} {{ 99.5 | round(-2) }}
 {{ [d, l] | pprint }} {{ 'x' | pprint }} {{ {'b': {'z': 1, 'y': 2}, 'a': 1} | pprint }}
 {{ 3 is odd }} {{ 4 is even }} {{ 9 is divisibleby 3 }} {{ 9 is divisibleby(2) }} {{ i is sameas i }} {{ none is sameas none }} {{ 1 is sameas true }} {{ 'a' is in 'abc' }} {{ 1 is in [1] }} {{ i is number and s is string }} {{ i is not none }} {{ i is not string }} {{ 5 is eq 5 }} {{ 5 is gt(3) }} {{ 5 is lessthan 6 }} {{ s is defined and zzz is not defined }}
 {{ i is divisibleby 7 and true }} {{ 'upper' is filter }} {{ 'nofilter' is filter }} {{ 'odd' is test }} {{ s.upper is callable }} {{ zzz is callable }} {{ range is callable }} {{ s is callable }} {{ namespace() is mapping }} {{ namespace() is iterable }} {{ d.items() is sequence }} {{ d.items() is iterable }} {{ range(3) is sequence }} {{ (l | map('string')) is iterable }} {{ (l | map('string')) is sequence }}

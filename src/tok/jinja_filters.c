@@ -209,66 +209,144 @@ struct wrap {
     bool break_long, hyphens;
 };
 
-/* The next piece of a line: a run of blanks, or a word up to and with an inner hyphen. */
-static size_t wrap_chunk(const struct wrap *w, const char *s, size_t n)
+static bool is_blank(char ch)
 {
-    size_t i = 0;
-    bool blank = strchr("\t\n\v\f\r ", s[0]) != NULL && s[0];
-    while (i < n && ((strchr("\t\n\v\f\r ", s[i]) != NULL && s[i]) == blank)) {
-        i++;
-        if (!blank && w->hyphens && i >= 3 && i < n && s[i - 1] == '-' && ((unsigned char)s[i - 2] >= 0x80 || is_word((unsigned char)s[i - 2])) &&
-            ((unsigned char)s[i - 3] >= 0x80 || is_word((unsigned char)s[i - 3])) && ((unsigned char)s[i] >= 0x80 || (is_word((unsigned char)s[i]) && !(s[i] >= '0' && s[i] <= '9'))))
-            break;
+    return ch == ' ' || (ch >= '\t' && ch <= '\r');
+}
+
+/* The character at p (0 at the end) and its length. */
+static uint32_t char_at(const char *s, size_t n, size_t p, size_t *len)
+{
+    uint32_t cp = 0;
+    int k = p < n ? utf8_decode(s + p, n - p, &cp) : 0;
+    *len = k > 0 ? (size_t)k : 1;
+    return k > 0 ? cp : 0;
+}
+
+/* The character before p (0 at the start); *at is where it begins. */
+static uint32_t char_before(const char *s, size_t p, size_t *at)
+{
+    size_t len;
+    if (p == 0)
+        return 0;
+    do
+        p--;
+    while (p > 0 && ((unsigned char)s[p] & 0xC0) == 0x80);
+    *at = p;
+    return char_at(s, p + 4, p, &len);
+}
+
+static bool is_letter(uint32_t cp)
+{
+    utf8proc_category_t c = utf8proc_category((utf8proc_int32_t)cp);
+    return cp && is_word(cp) && c != UTF8PROC_CATEGORY_ND;
+}
+
+static bool is_punct_word(uint32_t cp)
+{
+    return cp && (is_word(cp) || (cp < 0x80 && strchr("!\"'&.,?", (int)cp)));
+}
+
+/* The length of the dashes at p when two or more stand there with a word behind them, else 0. */
+static size_t em_dash(const char *s, size_t n, size_t p)
+{
+    size_t q = p, len;
+    while (q < n && s[q] == '-')
+        q++;
+    uint32_t next = char_at(s, n, q, &len);
+    return q - p >= 2 && next && is_word(next) ? q - p : 0;
+}
+
+/* May a line break behind the hyphen at p?  Two letters, or a letter, a hyphen and a character, stand before; letters behind. */
+static bool hyphen_break(const char *s, size_t n, size_t p)
+{
+    size_t a = 0, b = 0, c = 0, len;
+    uint32_t one = char_before(s, p, &a), two = one ? char_before(s, a, &b) : 0, three = two ? char_before(s, b, &c) : 0;
+    if (!(is_letter(one) && is_letter(two)) && !(is_punct_word(one) && two == '-' && is_letter(three)))
+        return false;
+    size_t q = p + 1;
+    uint32_t next = char_at(s, n, q, &len);
+    if (!is_letter(next))
+        return false;
+    q += len;
+    if (q < n && s[q] == '-')
+        q++;
+    return is_letter(char_at(s, n, q, &len));
+}
+
+/* The end of the piece of a line that starts at p: blanks, dashes between words, or a word up to a possible break. */
+static size_t wrap_chunk(const struct wrap *w, const char *s, size_t n, size_t p)
+{
+    size_t q = p, at = 0, len;
+    if (is_blank(s[p])) {
+        while (q < n && is_blank(s[q]))
+            q++;
+        return q;
     }
-    return i;
+    if (w->hyphens && s[p] == '-' && is_punct_word(char_before(s, p, &at)) && (len = em_dash(s, n, p)) > 0)
+        return p + len;
+    for (;;) {
+        char_at(s, n, q, &len);
+        q += len;
+        if (q >= n || is_blank(s[q]))
+            return q < n ? q : n;
+        if (w->hyphens && s[q] == '-' && (hyphen_break(s, n, q)))
+            return q + 1;
+        if (w->hyphens && s[q] == '-' && is_punct_word(char_before(s, q, &at)) && em_dash(s, n, q) > 0)
+            return q;
+    }
+}
+
+/* Where a word too long for a line is cut: behind room characters, or the last hyphen before that. */
+static size_t cut_word(const struct wrap *w, const char *s, size_t from, size_t to, int64_t room)
+{
+    size_t end = from, hyphen = 0, len;
+    bool other = false;
+    for (int64_t i = 0; i < room && end < to; i++) {
+        if (s[end] == '-' && end > from && other)
+            hyphen = end + 1;
+        other |= s[end] != '-';
+        char_at(s, to, end, &len);
+        end += len;
+    }
+    return w->hyphens && hyphen && end < to ? hyphen : end;
 }
 
 /* One paragraph, as textwrap.wrap without replace_whitespace. */
 static bool wrap_line(struct wrap *w, const char *s, size_t n)
 {
     bool first = true;
-    size_t i = 0;
-    while (i < n && !w->b->failed) {
-        size_t start = i, end = i, last_end = i;
-        int64_t cols = 0;
-        if (!first) {  /* blanks at the start of later lines go away */
-            size_t k = wrap_chunk(w, s + i, n - i);
-            if (strchr("\t\n\v\f\r ", s[i]) && s[i])
-                i += k;
-            if (i >= n)
-                break;
-            start = end = last_end = i;
+    for (size_t p = 0, q; p < n && !w->b->failed;) {
+        if (!first && is_blank(s[p])) {  /* blanks at the start of later lines go away */
+            p = wrap_chunk(w, s, n, p);
+            continue;
         }
-        while (i < n) {
-            size_t k = wrap_chunk(w, s + i, n - i);
-            int64_t len = (int64_t)utf8_length(s + i, k);
-            if (!jinja_charge(w->r, 1 + k / 8))
+        size_t start = p, text_end = p;
+        int64_t cols = 0;
+        for (; p < n; p = q) {
+            q = wrap_chunk(w, s, n, p);
+            int64_t len = (int64_t)utf8_length(s + p, q - p);
+            if (!jinja_charge(w->r, 2 + (q - p) / 8))
                 return false;
-            if (cols + len > w->width) {
-                if (len > w->width && (w->break_long || cols == 0)) {
-                    int64_t room = w->break_long ? (w->width - cols > 0 ? w->width - cols : cols == 0 ? 1 : 0) : len;
-                    for (; room > 0; room--)
-                        for (i++; i < n && ((unsigned char)s[i] & 0xC0) == 0x80;)
-                            i++;
-                    end = last_end = i;
-                }
+            if (cols + len > w->width && len > w->width && (w->break_long || cols == 0)) {
+                q = w->break_long ? cut_word(w, s, p, q, w->width - cols) : q;
+                if (q == p || !is_blank(s[p]))  /* a cut to nothing keeps the blanks before it, as textwrap does */
+                    text_end = q;
+                p = q;
                 break;
             }
-            bool blank = strchr("\t\n\v\f\r ", s[i]) && s[i];
+            if (cols + len > w->width)
+                break;
             cols += len;
-            i += k;
-            end = i;
-            if (!blank)
-                last_end = end;
+            if (!is_blank(s[p]))
+                text_end = q;
         }
-        if (last_end > start) {
-            if (!first)
-                buf_append(w->b, w->nl, w->nl_len);
-            buf_append(w->b, s + start, last_end - start);
-            first = false;
-        } else if (end == start && i == start) {
-            break;
-        }
+        if (text_end == start)  /* blanks only */
+            continue;
+        if (!first)
+            buf_append(w->b, w->nl, w->nl_len);
+        buf_append(w->b, s + start, text_end - start);
+        first = false;
     }
     return true;
 }
@@ -493,6 +571,32 @@ static bool float_to_int(struct jrender *r, double f, int64_t *out, bool *ok)
     return true;
 }
 
+/* Decimal digits of any script as ASCII ones, other blanks as ' ': what int() and float() read. */
+static bool ascii_digits(struct jrender *r, struct jval v, struct jval *out)
+{
+    struct buf b;
+    *out = v;
+    if (jinja_str_chars(v.u.s) == v.u.s->len)
+        return true;
+    jinja_buf_init(r, &b);
+    for (size_t i = 0; i < v.u.s->len;) {
+        uint32_t cp;
+        int k = utf8_decode(v.u.s->s + i, v.u.s->len - i, &cp);
+        int digit = 0;  /* each script's ten digits stand together; the mathematical ones are five sets in a row */
+        if (k > 1 && utf8proc_category((utf8proc_int32_t)cp) == UTF8PROC_CATEGORY_ND) {
+            while (digit < 9 && utf8proc_category((utf8proc_int32_t)(cp - 1 - (uint32_t)digit)) == UTF8PROC_CATEGORY_ND)
+                digit++;
+            buf_putc(&b, (char)('0' + (cp >= 0x1D7CE && cp <= 0x1D7FF ? (int)((cp - 0x1D7CE) % 10) : digit)));
+        } else if (k > 1 && jinja_is_space(cp)) {
+            buf_putc(&b, ' ');
+        } else {
+            buf_append(&b, v.u.s->s + i, (size_t)(k > 0 ? k : 1));
+        }
+        i += (size_t)(k > 0 ? k : 1);
+    }
+    return jinja_charge(r, v.u.s->len) ? jinja_str_take(r, &b, out) : (buf_free(&b), false);
+}
+
 FILTER(f_int)
 {
     UNUSED(args);
@@ -504,6 +608,8 @@ FILTER(f_int)
     if (self.t == JT_UNDEFINED)
         return jinja_fail_undef(r, self);
     if (self.t == JT_STR) {
+        if (!ascii_digits(r, self, &self))
+            return false;
         const struct jstr *s = self.u.s;
         if (base >= 0 && base <= 36 && base != 1)
             ok = jinja_parse_int(s->s, s->len, (int)base, &v, &overflow);
@@ -527,6 +633,8 @@ FILTER(f_float)
     double f;
     if (self.t == JT_UNDEFINED)
         return jinja_fail_undef(r, self);
+    if (self.t == JT_STR && !ascii_digits(r, self, &self))
+        return false;
     if (jv_is_num(self))
         *out = jv_float(jv_as_float(self));
     else if (self.t == JT_STR && jinja_parse_float(self.u.s->s, self.u.s->len, &f))
@@ -578,7 +686,7 @@ FILTER(f_round)
     double p = pow(10, (double)digits), x = jv_as_float(self) * p;
     if (!isfinite(x))
         return jinja_fail(r, "the rounded value is out of range");
-    *out = jv_float((jinja_str_is(argv[1], "ceil") ? ceil(x) : floor(x)) / p);
+    *out = jv_float(((jinja_str_is(argv[1], "ceil") ? ceil(x) : floor(x)) + 0.0) / p);  /* + 0.0: never -0 */
     return true;
 }
 

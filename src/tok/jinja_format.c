@@ -119,7 +119,7 @@ static bool put_float(struct jrender *r, const struct spec *sp, double f, struct
         jinja_fmt_float(f, num);
         snprintf(body, sizeof body, "%s", num);
     } else if (type == '%') {
-        snprintf(body, sizeof body, "%.*f", prec, f * 100);
+        snprintf(body, sizeof body, sp->alt ? "%#.*f" : "%.*f", prec, f * 100);
     } else {
         char fmt[12] = "%", t = type == 'r' || type == 'n' ? 'g' : type;
         snprintf(fmt, sizeof fmt, "%%%s.*%c", sp->alt ? "#" : "", t);
@@ -213,6 +213,23 @@ static bool mapping_key(struct percent *c, struct jval *out)
     return found || jinja_fail(c->r, "the format needs the key '%.*s'", (int)key.u.s->len, key.u.s->s);
 }
 
+/* The escapes of ascii(). */
+static bool ascii_only(struct jrender *r, struct jval v, struct jval *out)
+{
+    struct buf b;
+    jinja_buf_init(r, &b);
+    for (size_t i = 0; i < v.u.s->len;) {
+        uint32_t cp;
+        int k = utf8_decode(v.u.s->s + i, v.u.s->len - i, &cp);
+        if (k <= 1)
+            buf_putc(&b, v.u.s->s[i]);
+        else
+            buf_printf(&b, cp < 0x100 ? "\\x%02x" : cp < 0x10000 ? "\\u%04x" : "\\U%08x", (unsigned)cp);
+        i += (size_t)(k > 0 ? k : 1);
+    }
+    return jinja_str_take(r, &b, out);
+}
+
 static bool percent_value(struct percent *c, struct spec *sp, struct jval v)
 {
     struct jrender *r = c->r;
@@ -228,7 +245,7 @@ static bool percent_value(struct percent *c, struct spec *sp, struct jval v)
             buf_free(&b);
             return false;
         }
-        return jinja_str_take(r, &b, &s) && (!c->markup || jinja_escape(r, s, &s)) && put_str(r, sp, s.u.s, '>', c->b);
+        return jinja_str_take(r, &b, &s) && (sp->type == 'r' || ascii_only(r, s, &s)) && (!c->markup || jinja_escape(r, s, &s)) && put_str(r, sp, s.u.s, '>', c->b);
     }
     case 'c':
         if (v.t == JT_STR && jinja_str_chars(v.u.s) == 1)
@@ -451,7 +468,7 @@ static bool put_value(struct jrender *r, struct jval v, const char *p, const cha
     if (!parse_spec(r, p, end, &sp))
         return false;
     if (v.t == JT_STR) {
-        if ((sp.type && sp.type != 's') || sp.sign || sp.group || sp.align == '=')
+        if ((sp.type && sp.type != 's') || sp.sign || sp.group || sp.alt || sp.align == '=')
             return jinja_fail(r, "this format code is not for strings");
         if (sp.zero && !sp.align) {
             sp.align = '<';
@@ -460,6 +477,8 @@ static bool put_value(struct jrender *r, struct jval v, const char *p, const cha
         }
         return put_str(r, &sp, v.u.s, '<', b);
     }
+    if (sp.group && sp.type && strchr(sp.group == ',' ? "nxXobc" : "nc", sp.type))
+        return jinja_fail(r, "Cannot specify '%c' with '%c'.", sp.group, sp.type);
     if (v.t == JT_BOOL && !sp.type && !sp.group)
         return jinja_to_str(r, jv_int(v.u.b), &s) && put_int(r, &sp, v.u.b, b);
     if (jv_is_intlike(v) && (!sp.type || strchr("dnxXob", sp.type))) {
@@ -499,7 +518,7 @@ static bool replacement(struct braces *c, const char *p, const char *end, int de
             buf_free(&nested);
             return false;
         }
-        if (!jinja_str_take(c->r, &nested, &v))
+        if (!jinja_str_take(c->r, &nested, &v) || (conv == 'a' && !ascii_only(c->r, v, &v)))
             return false;
         name_end += 2;
     }

@@ -228,9 +228,15 @@ bool jinja_round_float(double v, int64_t digits, double *out)
         *out = strtod(text, NULL);
         return isfinite(*out);
     }
-    double p = pow(10, (double)-digits), q = v / p;
-    double n = nearbyint(q);
-    *out = n * p;
+    snprintf(text, sizeof text, "%.17e", v);
+    int64_t kept = atoi(strchr(text, 'e') + 1) + digits;  /* digits behind the first that stay */
+    if (kept < 0) {  /* 0 or one unit: at most half of it is 0 */
+        double unit = pow(10, (double)-digits);
+        *out = copysign(kept == -1 && fabs(v) > unit / 2 ? unit : 0, v);
+        return true;
+    }
+    snprintf(text, sizeof text, "%.*e", (int)kept, v);
+    *out = strtod(text, NULL);
     return isfinite(*out);
 }
 

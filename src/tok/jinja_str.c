@@ -133,19 +133,44 @@ static void put_upper(struct buf *b, uint32_t cp, bool title)
     put_cp(b, (uint32_t)(title ? utf8proc_totitle((utf8proc_int32_t)cp) : utf8proc_toupper((utf8proc_int32_t)cp)));
 }
 
-/* A capital sigma at a word's end becomes the final form. */
+/* Unicode's Case_Ignorable, as far as it matters beside a sigma. */
+static bool is_case_ignorable(uint32_t cp)
+{
+    utf8proc_category_t c = utf8proc_category((utf8proc_int32_t)cp);
+    return cp == '\'' || cp == '.' || cp == ':' || cp == '^' || cp == '`' || cp == 0xB7 || cp == 0x2018 || cp == 0x2019 || cp == 0x2024 || cp == 0x2027 ||
+           c == UTF8PROC_CATEGORY_MN || c == UTF8PROC_CATEGORY_ME || c == UTF8PROC_CATEGORY_CF || c == UTF8PROC_CATEGORY_LM || c == UTF8PROC_CATEGORY_SK;
+}
+
+enum { SIGMA_LOOK = 64 };  /* characters looked at on each side */
+
+/* A capital sigma at a word's end becomes the final form: a cased character before, none behind. */
 static bool final_sigma(const struct jstr *s, size_t at)
 {
-    uint32_t cp;
+    uint32_t cp = 0;
     size_t b = at;
-    if (b == 0)
+    bool before = false;
+    for (int i = 0; b > 0 && i < SIGMA_LOOK; i++) {
+        do
+            b--;
+        while (b > 0 && ((unsigned char)s->s[b] & 0xC0) == 0x80);
+        if (utf8_decode(s->s + b, s->len - b, &cp) <= 0)
+            return false;
+        if (!is_case_ignorable(cp)) {
+            before = is_cased(cp);
+            break;
+        }
+    }
+    if (!before)
         return false;
-    do
-        b--;
-    while (b > 0 && ((unsigned char)s->s[b] & 0xC0) == 0x80);
-    if (utf8_decode(s->s + b, s->len - b, &cp) <= 0 || !is_cased(cp))
-        return false;
-    return at + 2 >= s->len || utf8_decode(s->s + at + 2, s->len - at - 2, &cp) <= 0 || !is_cased(cp);
+    b = at + 2;
+    for (int i = 0, k; b < s->len && i < SIGMA_LOOK; i++, b += (size_t)k) {
+        k = utf8_decode(s->s + b, s->len - b, &cp);
+        if (k <= 0)
+            return true;
+        if (!is_case_ignorable(cp))
+            return !is_cased(cp);
+    }
+    return true;
 }
 
 static void put_lower(struct buf *b, const struct jstr *s, size_t at, uint32_t cp)
