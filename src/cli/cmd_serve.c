@@ -1,0 +1,232 @@
+/* quire serve: the HTTP server. */
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/resource.h>
+#include <unistd.h>
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "cli/cli.h"
+#include "server/server.h"
+
+struct serve {
+    struct cli_engine_flags flags;
+    const char *host, *chat_template, *generation_config;
+    struct cli_list keys, names, origins, compat;
+    int32_t port, max_connections, max_concurrent, max_queue, http_threads, idle_timeout;
+    int64_t max_body_bytes;
+    double request_timeout, drain_timeout;
+    bool metrics_public, request_id_headers, prompt_tokens_details;
+
+    struct log *log;
+    struct engine *eng;
+    struct server *server;
+    char *template; size_t template_len;
+};
+
+/* ---- signals ---- */
+
+static volatile sig_atomic_t n_signals;
+static int signal_fd = -1;
+
+/* The first asks for a drain, the second ends the process at once. */
+static void on_signal(int sig)
+{
+    int saved = errno;
+    uint64_t one = 1;
+    if (++n_signals > 1)
+        _exit(128 + sig);
+    if (write(signal_fd, &one, sizeof one) < 0) {
+        /* Nothing to be done here; the counter tells as well. */
+    }
+    errno = saved;
+}
+
+static bool catch_signals(struct err *e)
+{
+    struct sigaction sa = {.sa_handler = on_signal, .sa_flags = SA_RESTART};
+    signal_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (signal_fd < 0)
+        return err_set(e, ERR_IO, "eventfd: %s", strerror(errno));
+    sigemptyset(&sa.sa_mask);
+    sigaction(SIGTERM, &sa, NULL);
+    sigaction(SIGINT, &sa, NULL);
+    return true;
+}
+
+static void wait_for_signal(void)
+{
+    struct pollfd p = {.fd = signal_fd, .events = POLLIN};
+    while (n_signals == 0)
+        poll(&p, 1, -1);
+}
+
+/* ---- opening ---- */
+
+/* Every connection is a descriptor: take as many as the system lets us. */
+static void raise_fd_limit(void)
+{
+    struct rlimit rl;
+    if (getrlimit(RLIMIT_NOFILE, &rl) == 0 && rl.rlim_cur < rl.rlim_max) {
+        rl.rlim_cur = rl.rlim_max;
+        setrlimit(RLIMIT_NOFILE, &rl);
+    }
+}
+
+static bool open_engine(struct serve *s, const char *model, struct err *e)
+{
+    struct engine_opts o;
+    struct cli_progress bar;
+    if (!cli_engine_opts(&s->flags, model, &o, &s->log, e))
+        return false;
+    o.max_queue = s->max_queue;
+    cli_progress_begin(&bar, "loading");
+    o.progress = cli_progress_update;
+    o.progress_ctx = &bar;
+    bool ok = engine_open(&s->eng, &o, e);
+    cli_progress_end(&bar);
+    return ok;
+}
+
+static bool fill_server_opts(struct serve *s, struct server_opts *o, struct err *e)
+{
+    server_opts_default(o);
+    o->api.engine = s->eng;
+    o->api.log = s->log;
+    o->api.served_names = s->names.items;
+    o->api.n_served_names = s->names.n;
+    o->api.prompt_tokens_details = s->prompt_tokens_details;
+    o->api.request_timeout_us = (int64_t)(s->request_timeout * 1e6);
+    o->api.use_generation_config = strcmp(s->generation_config, "auto") == 0;
+    if (!o->api.use_generation_config && strcmp(s->generation_config, "none") != 0)
+        return err_set(e, ERR_INVALID, "--generation-config: '%s' is neither auto nor none", s->generation_config);
+    for (int i = 0; i < s->compat.n; i++) {
+        if (strcmp(s->compat.items[i], "vllm") != 0)
+            return err_set(e, ERR_INVALID, "--metrics-compat: '%s' is not vllm", s->compat.items[i]);
+        o->metrics_vllm = true;
+    }
+    for (int i = 0; i < s->keys.n; i++)
+        if (!s->keys.items[i][0])
+            return err_set(e, ERR_INVALID, "--api-key must not be empty");
+    if (s->chat_template) {
+        s->template = cli_read(s->chat_template, &s->template_len, e);
+        if (!s->template)
+            return false;
+        o->api.chat_template = s->template;
+        o->api.chat_template_len = s->template_len;
+    }
+    o->metrics_public = s->metrics_public;
+    o->http.host = s->host;
+    o->http.port = s->port;
+    o->http.n_threads = s->http_threads;
+    o->http.n_workers = s->http_threads < 2 ? 2 : s->http_threads;
+    o->http.max_connections = s->max_connections;
+    o->http.max_concurrent = s->max_concurrent;
+    o->http.max_body_bytes = (size_t)s->max_body_bytes;
+    o->http.idle_timeout_s = s->idle_timeout;
+    o->http.keys = s->keys.items;
+    o->http.n_keys = s->keys.n;
+    o->http.origins = s->origins.items;
+    o->http.n_origins = s->origins.n;
+    o->http.request_id_headers = s->request_id_headers;
+    return true;
+}
+
+static void print_banner(const struct serve *s)
+{
+    const struct engine_info *info = engine_info(s->eng);
+    bool v6 = strchr(s->host, ':') != NULL, any = strcmp(s->host, "0.0.0.0") == 0 || strcmp(s->host, "::") == 0;
+    char url[300];
+    snprintf(url, sizeof url, "http://%s%s%s:%d", v6 && !any ? "[" : "", any ? "127.0.0.1" : s->host, v6 && !any ? "]" : "",
+             server_port(s->server));
+    const char *name = s->names.n ? s->names.items[0] : info->model_name;
+    printf("quire serves %s (%s, %s, context %d, %d KV pages of %d tokens, %d threads) at %s\n\n"
+           "try:  curl %s/v1/completions -H 'Content-Type: application/json' %s\\\n"
+           "           -d '{\"prompt\": \"Once upon a time\", \"max_tokens\": 64, \"temperature\": 0}'\n\n",
+           name, info->architecture, info->dtype, info->max_model_len, info->n_blocks, info->block_tokens, info->n_threads, url, url,
+           s->keys.n ? "-H 'Authorization: Bearer KEY' " : "");
+    fflush(stdout);
+}
+
+/* ---- closing ---- */
+
+/* What runs may finish within drain_timeout; then it is cut. */
+static void drain(struct serve *s)
+{
+    int64_t until = clock_now_us() + (int64_t)(s->drain_timeout * 1e6);
+    log_info(s->log, "serve", "draining: no new requests, those running have %.0f s", s->drain_timeout);
+    server_drain(s->server);
+    while (!server_idle(s->server) && clock_now_us() < until)
+        poll(NULL, 0, 20);
+    log_info(s->log, "serve", server_idle(s->server) ? "all requests finished" : "requests were cut off by --drain-timeout");
+}
+
+static bool serve(struct serve *s, const char *model, struct err *e)
+{
+    struct server_opts o;
+    raise_fd_limit();
+    if (!open_engine(s, model, e) || !fill_server_opts(s, &o, e) || !catch_signals(e) || !server_open(&s->server, &o, e))
+        return false;
+    print_banner(s);
+    wait_for_signal();
+    drain(s);
+    return true;
+}
+
+int cmd_serve(int argc, char **argv)
+{
+    struct serve s = {.host = "127.0.0.1", .port = 8000, .generation_config = "auto", .http_threads = 2, .idle_timeout = 120,
+                      .max_body_bytes = 32 << 20, .drain_timeout = 60, .request_id_headers = true};
+    struct cli_opt engine_table[CLI_ENGINE_OPTS];
+    cli_engine_flags_default(&s.flags);
+    s.flags.log_level = "info";
+    cli_engine_table(&s.flags, engine_table);
+    const struct cli_opt opts[] = {
+        {"host", 0, CLI_STR, &s.host, "NAME", "address to listen on; 0.0.0.0 for all", 0, 0},
+        {"port", 'p', CLI_INT, &s.port, "N", "0: any free one, which is printed", 0, 65535},
+        {"api-key", 0, CLI_LIST, &s.keys, "KEY", "clients must send one of these as a bearer token", 0, 0},
+        {"served-model-name", 0, CLI_LIST, &s.names, "NAME", "what clients call the model; the first is reported", 0, 0},
+        {"chat-template", 0, CLI_STR, &s.chat_template, "FILE", "Jinja template instead of the model's own", 0, 0},
+        {"generation-config", 0, CLI_STR, &s.generation_config, "HOW", "auto: sampling defaults from generation_config.json; none: neutral ones", 0, 0},
+        {"max-queue", 0, CLI_INT, &s.max_queue, "N", "waiting requests past which new ones get 429; 0: no bound", 0, INT32_MAX},
+        {"max-concurrent-requests", 0, CLI_INT, &s.max_concurrent, "N", "requests in progress past which new ones get 429; 0: no bound", 0, INT32_MAX},
+        {"max-connections", 0, CLI_INT, &s.max_connections, "N", "open connections; 0: as many as descriptors allow", 0, 1 << 20},
+        {"max-body-bytes", 0, CLI_I64, &s.max_body_bytes, "N", "largest request body", 1, 1 << 30},
+        {"request-timeout", 0, CLI_F64, &s.request_timeout, "S", "seconds a request may take, waiting included; 0: no bound", 0, 1e9},
+        {"drain-timeout", 0, CLI_F64, &s.drain_timeout, "S", "seconds that running requests have after SIGTERM", 0, 1e9},
+        {"idle-timeout", 0, CLI_INT, &s.idle_timeout, "S", "seconds without progress after which a connection is closed", 1, 1 << 20},
+        {"http-threads", 0, CLI_INT, &s.http_threads, "N", "threads for sockets, and as many (at least 2) for parsing", 1, 64},
+        {"cors-origin", 0, CLI_LIST, &s.origins, "URL", "web pages of this origin may call; * for any", 0, 0},
+        {"metrics-compat", 0, CLI_LIST, &s.compat, "NAME", "vllm: export metrics under vLLM's names too", 0, 0},
+        {"metrics-public", 0, CLI_FLAG, &s.metrics_public, NULL, "/metrics needs no key", 0, 0},
+        {"enable-request-id-headers", 0, CLI_FLAG, &s.request_id_headers, NULL, "answer with X-Request-Id", 0, 0},
+        {"enable-prompt-tokens-details", 0, CLI_FLAG, &s.prompt_tokens_details, NULL, "usage tells how many prompt tokens were cached", 0, 0},
+        {0},
+    };
+    const struct cli_opt *const tables[] = {opts, engine_table, NULL};
+    const struct cli_cmd cmd = {"serve", "quire serve [MODEL] [options]",
+                                "Serves a model over HTTP: the OpenAI API, health, Prometheus metrics.  MODEL is a folder in Hugging Face\n"
+                                "layout; without one the built-in model is used.  SIGTERM or SIGINT finishes what runs and exits; a second\n"
+                                "one exits at once.", tables, 0, 1};
+    const char *args[1];
+    int n_args;
+    bool done;
+    int status = cli_parse(&cmd, argc, argv, args, &n_args, &done);
+    if (!done) {
+        struct err e;
+        status = serve(&s, n_args ? args[0] : NULL, &e) ? CLI_OK : cli_error(&cmd, &e);
+    }
+    server_close(&s.server);
+    engine_close(&s.eng);
+    log_close(&s.log);
+    mem_free(s.template);
+    mem_free(s.keys.items);
+    mem_free(s.names.items);
+    mem_free(s.origins.items);
+    mem_free(s.compat.items);
+    return status;
+}

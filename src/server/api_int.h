@@ -1,0 +1,138 @@
+/* server/api_int.h - what the api_*.c files share: the parsed request, the running job, its parts. */
+#ifndef QUIRE_SERVER_API_INT_H
+#define QUIRE_SERVER_API_INT_H
+
+#include <jansson.h>
+#include "base/arena.h"
+#include "server/api.h"
+#include "server/api_fields.h"
+#include "tok/chat.h"
+#include "tok/tok.h"
+
+struct api {
+    struct api_opts opts;
+    struct engine *eng;
+    const struct engine_info *info;
+    const struct tok *tok;            /* NULL: token ids only */
+    struct chat *chat;                /* NULL: no template */
+    char **names; int n_names;
+    int64_t created_s;
+    size_t longest_token_bytes;
+    struct sample_params defaults;
+};
+
+/* ---- the request's fields (api_params.c) ---- */
+
+#define API_UNSET INT64_MIN           /* of integers; NaN of numbers */
+
+struct api_fields {
+    const char *model, *request_id, *cache_salt, *logprobs_mode, *chat_template, *reasoning_effort;
+    bool stream, echo, use_beam_search, include_stop, ignore_eos, skip_special_tokens, return_token_ids,
+        token_ids_as_text, continue_final_message, chat_logprobs, add_special_tokens, add_generation_prompt;
+    int64_t max_tokens, max_completion_tokens, n, best_of, top_k, seed, min_tokens, logprobs, top_logprobs, prompt_logprobs,
+        truncate_prompt_tokens, priority;
+    double temperature, top_p, min_p, typical_p, repetition_penalty, frequency_penalty, presence_penalty, length_penalty;
+    const json_t *prompt, *messages, *tools, *documents, *chat_template_kwargs, *tool_choice, *response_format, *stop, *stop_token_ids,
+        *allowed_token_ids, *bad_words, *logit_bias, *stream_options, *suffix;
+    /* of stream_options */
+    bool include_usage, continuous_usage;
+};
+
+/* ---- one prompt and its choices ---- */
+
+/* Pieces of a choice's log-probabilities, as JSON array elements joined by commas.  Chat uses tokens alone. */
+struct api_logprobs { struct buf tokens, values, tops, offsets; int32_t n; };
+
+struct api_choice {
+    struct buf text;                  /* not yet sent, or all of it when the body is whole */
+    struct buf ids;                   /* "1,2,3" when asked for */
+    struct api_logprobs lp;
+    int64_t n_chars;                  /* of token texts so far: text_offset */
+    bool begun, started, ended;       /* had an event; was written about; had its last event */
+    enum engine_finish finish;
+    int32_t stop_index, stop_token;
+    int32_t n_completion;
+};
+
+struct api_prompt {
+    const char *text; size_t text_len;   /* as given; NULL for token ids */
+    int32_t *ids; int32_t n;             /* in the job's arena */
+    struct gen *gen;                     /* NULL: not begun, or over */
+    bool done;
+    struct api_choice *choices;          /* [n] of the job's */
+    struct api_logprobs lp;              /* echo: completion-style logprobs of the prompt */
+    int64_t n_chars;
+    struct buf prompt_logprobs;          /* elements of prompt_logprobs */
+    int32_t n_cached;
+};
+
+struct api_job {
+    const struct api *api;
+    enum api_endpoint endpoint;
+    json_t *doc;                      /* the body: fields borrow from it */
+    struct arena *arena;
+    struct api_fields f;
+    struct sample_params params;
+    struct gen_request request;
+    const char **stop; int32_t n_stop;
+    int32_t max_tokens;               /* asked for; 0: the rest of the context */
+    bool max_tokens_given;
+    bool score_only;                  /* echo without generation */
+    bool fake_stream;                 /* best_of or beams: one event with the whole body */
+    char id[160];
+    const char *model;                /* as the response names it */
+    int64_t created_s;
+
+    struct api_prompt *prompts; int32_t n_prompts;
+    int32_t n;                        /* choices of a prompt */
+    int32_t n_done;
+    bool finished;                    /* the end was written */
+    int status;
+};
+
+/* api_params.c */
+extern const struct api_field *const api_completion_tables[], *const api_chat_tables[];
+void api_fields_default(struct api_fields *f);
+/* Fills job->f from job->doc and what follows from it alone. */
+bool api_params_read(struct api_job *job, struct api_error *e);
+/* job->params, job->request, job->stop.  After the prompts are known. */
+bool api_params_build(struct api_job *job, struct api_error *e);
+bool api_check_model(const struct api *a, const char *model, struct api_error *e);
+/* [1,2] as ids in the arena. */
+bool api_read_ids(struct arena *arena, const json_t *arr, const char *field, int32_t vocab, int32_t **out, int32_t *n, struct api_error *e);
+
+/* api_prompt.c: job->prompts with their ids, checked against the context. */
+bool api_prompt_completions(struct api_job *job, struct api_error *e);
+bool api_prompt_chat(struct api_job *job, struct api_error *e);
+/* Shared with /tokenize: the chat prompt's text appended to out. */
+bool api_prompt_render(const struct api *a, const struct api_fields *f, struct buf *out, struct api_error *e);
+
+/* api_logprobs.c */
+void api_logprobs_free(struct api_logprobs *lp);
+void api_logprobs_clear(struct api_logprobs *lp);
+/* One token of a completion (or of an echoed prompt); n_chars is advanced by its text.  logprob NaN: null. */
+void api_logprobs_completion(struct api_logprobs *lp, const struct api_job *job, int32_t token, float logprob, const struct engine_logprobs *top,
+                             int32_t n_top, int64_t *n_chars);
+void api_logprobs_chat(struct api_logprobs *lp, const struct api_job *job, int32_t token, float logprob, const struct engine_logprobs *top,
+                       int32_t n_top);
+/* An element of prompt_logprobs. */
+void api_logprobs_prompt(struct buf *out, const struct api_job *job, int32_t token, float logprob, int32_t rank,
+                         const struct engine_logprobs *top);
+/* {"text_offset":[..],..} */
+void api_logprobs_write(const struct api_logprobs *lp, struct buf *out);
+void api_logprobs_append(struct api_logprobs *to, const struct api_logprobs *from);
+
+/* api_openai.c: shapes of the two endpoints. */
+void api_openai_body(struct api_job *job, struct buf *out);
+/* One event with what the choice has pending. */
+void api_openai_chunk(struct api_job *job, struct api_prompt *p, int32_t choice, struct buf *out);
+/* Chat: the event that gives the role. */
+void api_openai_role(struct api_job *job, struct api_prompt *p, int32_t choice, struct buf *out);
+void api_openai_usage_chunk(struct api_job *job, struct buf *out);
+
+/* api_write.c: small pieces of JSON. */
+void api_write_text(struct buf *out, const char *s, size_t len);           /* quoted */
+void api_write_ids(struct buf *out, const int32_t *ids, int32_t n);         /* [1,2] */
+void api_write_logprob(struct buf *out, float x);                           /* -inf and NaN: -9999.0 */
+
+#endif

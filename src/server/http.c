@@ -1,0 +1,573 @@
+#include "server/http.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <netdb.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <unistd.h>
+#include "base/clock.h"
+#include "base/mem.h"
+#include "base/rng.h"
+#include "server/http_int.h"
+
+/* Bodies of requests refused by their headers are read and dropped up to this, so that the client, which reads only after it
+ * has written, gets the answer rather than a reset. */
+enum { DROP_BYTES = 64 << 20, RESERVE_BYTES = 1 << 20, CHUNK_BYTES = 32 << 10, SPARE_FDS = 64, BACKLOG = 4096 };
+
+/* ---- exchanges ---- */
+
+void http_exchange_ref(struct http_exchange *x) { atomic_fetch_add_explicit(&x->refs, 1, memory_order_relaxed); }
+
+void http_exchange_unref(struct http_exchange *x)
+{
+    if (atomic_fetch_sub_explicit(&x->refs, 1, memory_order_acq_rel) != 1)
+        return;
+    buf_free(&x->body);
+    buf_free(&x->out);
+    pthread_mutex_destroy(&x->lock);
+    mem_free(x->path);
+    mem_free(x);
+}
+
+void http_exchange_resume(struct http_exchange *x)
+{
+    pthread_mutex_lock(&x->lock);
+    if (x->suspended) {
+        x->suspended = false;
+        MHD_resume_connection(x->conn);
+    } else {
+        x->pending = true;
+    }
+    pthread_mutex_unlock(&x->lock);
+}
+
+/* False: there was news meanwhile, or the server stops: look again instead. */
+static bool suspend(struct http_exchange *x)
+{
+    pthread_mutex_lock(&x->lock);
+    bool wait = !x->pending && !atomic_load(&x->h->stopping);
+    x->pending = false;
+    if (wait) {
+        x->suspended = true;
+        MHD_suspend_connection(x->conn);
+    }
+    pthread_mutex_unlock(&x->lock);
+    return wait;
+}
+
+static bool printable(const char *s)
+{
+    for (; *s; s++)
+        if (*s <= 0x20 || *s >= 0x7f)
+            return false;
+    return true;
+}
+
+static void name_exchange(struct http_exchange *x)
+{
+    const char *given = MHD_lookup_connection_value(x->conn, MHD_HEADER_KIND, "X-Request-Id");
+    x->client_id = given && *given && strlen(given) <= 128 && printable(given);
+    if (x->client_id)
+        snprintf(x->id, sizeof x->id, "%s", given);
+    else
+        snprintf(x->id, sizeof x->id, "%016llx%016llx", (unsigned long long)rng_entropy(), (unsigned long long)rng_entropy());
+    const union MHD_ConnectionInfo *info = MHD_get_connection_info(x->conn, MHD_CONNECTION_INFO_CLIENT_ADDRESS);
+    const struct sockaddr *sa = info ? info->client_addr : NULL;
+    if (sa && sa->sa_family == AF_INET)
+        inet_ntop(AF_INET, &((const struct sockaddr_in *)(const void *)sa)->sin_addr, x->client, sizeof x->client);
+    else if (sa && sa->sa_family == AF_INET6)
+        inet_ntop(AF_INET6, &((const struct sockaddr_in6 *)(const void *)sa)->sin6_addr, x->client, sizeof x->client);
+}
+
+static struct http_exchange *exchange_open(struct http *h, struct MHD_Connection *conn, const char *url, const char *method)
+{
+    struct http_exchange *x = mem_try_zalloc(1, sizeof *x);
+    if (!x)
+        return NULL;
+    x->path = mem_try_strdup(url);
+    if (!x->path) {
+        mem_free(x);
+        return NULL;
+    }
+    x->h = h;
+    x->conn = conn;
+    x->watched_fd = -1;
+    x->start_us = clock_now_us();
+    atomic_init(&x->refs, 1);
+    pthread_mutex_init(&x->lock, NULL);
+    snprintf(x->method, sizeof x->method, "%s", method);
+    buf_init(&x->body, h->o.max_body_bytes);
+    buf_init(&x->out, 0);
+    name_exchange(x);
+    pthread_mutex_lock(&h->list_lock);
+    x->next = h->exchanges;
+    if (x->next)
+        x->next->prev = x;
+    h->exchanges = x;
+    pthread_mutex_unlock(&h->list_lock);
+    return x;
+}
+
+/* No one finds it any more; references may live on. */
+static void exchange_unlist(struct http_exchange *x)
+{
+    pthread_mutex_lock(&x->h->list_lock);
+    if (x->prev)
+        x->prev->next = x->next;
+    else
+        x->h->exchanges = x->next;
+    if (x->next)
+        x->next->prev = x->prev;
+    pthread_mutex_unlock(&x->h->list_lock);
+}
+
+/* ---- what handlers use ---- */
+
+const char *http_body(const struct http_exchange *x, size_t *len)
+{
+    *len = x->body.len;
+    return x->body.data ? x->body.data : "";
+}
+
+const char *http_path(const struct http_exchange *x) { return x->path; }
+const char *http_client_id(const struct http_exchange *x) { return x->client_id ? x->id : NULL; }
+
+void http_reply(struct http_exchange *x, int status, const char *content_type, struct buf *body)
+{
+    buf_free(&x->out);
+    x->out = *body;
+    *body = (struct buf){0};
+    x->status = status;
+    x->content_type = content_type;
+    if (x->out.failed) {
+        buf_free(&x->out);
+        struct api_error e;
+        api_fail(&e, ERR_NOMEM, NULL, "out of memory for the answer");
+        http_reply_error(x, &e);
+    }
+}
+
+void http_reply_error(struct http_exchange *x, const struct api_error *e)
+{
+    struct buf body;
+    buf_init(&body, 0);
+    if (!api_error_write(e, &body))
+        buf_free(&body); /* a status without a body is better than none */
+    http_reply(x, e->status, "application/json", &body);
+}
+
+void http_reply_pull(struct http_exchange *x, const struct http_pull *p)
+{
+    x->is_pull = true;
+    x->pull = *p;
+    x->status = 200;
+    x->content_type = p->content_type;
+}
+
+void http_run_handler(struct http_exchange *x)
+{
+    x->route->handle(x->h->o.ctx, x);
+    if (x->status == 0) {
+        struct api_error e;
+        api_fail(&e, ERR_INTERNAL, NULL, "no answer was made");
+        http_reply_error(x, &e);
+    }
+    buf_free(&x->body); /* requests may wait long */
+}
+
+/* ---- sending ---- */
+
+static void add_headers(struct http_exchange *x, struct MHD_Response *r)
+{
+    if (x->content_type)
+        MHD_add_response_header(r, "Content-Type", x->content_type);
+    if (x->h->o.request_id_headers)
+        MHD_add_response_header(r, "X-Request-Id", x->id);
+    if (x->allow[0])
+        MHD_add_response_header(r, "Allow", x->allow);
+    if (x->status == 401)
+        MHD_add_response_header(r, "WWW-Authenticate", "Bearer");
+    if (x->status == 429 || x->status == 503)
+        MHD_add_response_header(r, "Retry-After", "1");
+    if (x->is_pull && x->pull.stream) {
+        MHD_add_response_header(r, "Cache-Control", "no-cache");
+        MHD_add_response_header(r, "X-Accel-Buffering", "no"); /* nginx would hold events back */
+    }
+    http_add_cors(x, r);
+}
+
+static enum MHD_Result queue(struct http_exchange *x, struct MHD_Response *r)
+{
+    if (!r)
+        return MHD_NO;
+    x->stage = HTTP_STAGE_SENT;
+    x->first_us = clock_now_us();
+    add_headers(x, r);
+    enum MHD_Result ok = MHD_queue_response(x->conn, (unsigned)x->status, r);
+    MHD_destroy_response(r);
+    return ok;
+}
+
+static enum MHD_Result send_body(struct http_exchange *x)
+{
+    size_t len = x->out.len;
+    char *data = len ? buf_take(&x->out) : NULL;
+    x->n_sent = (int64_t)len;
+    struct MHD_Response *r = data ? MHD_create_response_from_buffer_with_free_callback(len, data, mem_free)
+                                  : MHD_create_response_from_buffer(0, (void *)"", MHD_RESPMEM_PERSISTENT);
+    if (!r)
+        mem_free(data);
+    return queue(x, r);
+}
+
+/* The body of a stream, as libmicrohttpd asks for it. */
+static ssize_t read_stream(void *cls, uint64_t pos, char *to, size_t max)
+{
+    struct http_exchange *x = cls;
+    (void)pos;
+    for (;;) {
+        size_t left = x->out.len - x->out_pos;
+        if (left > 0) {
+            size_t n = left < max ? left : max;
+            memcpy(to, x->out.data + x->out_pos, n);
+            x->out_pos += n;
+            x->n_sent += (int64_t)n;
+            return (ssize_t)n;
+        }
+        buf_clear(&x->out);
+        x->out_pos = 0;
+        if (x->pull_done)
+            return MHD_CONTENT_READER_END_OF_STREAM;
+        if (atomic_load(&x->gone) || atomic_load(&x->h->stopping))
+            return MHD_CONTENT_READER_END_WITH_ERROR;
+        x->pull_done = x->pull.pull(x->pull.ctx, &x->out);
+        if (x->out.len == 0 && !x->pull_done && suspend(x))
+            return 0;
+    }
+}
+
+/* One body at the end: MHD_NO cuts the connection. */
+static enum MHD_Result pull_body(struct http_exchange *x)
+{
+    for (;;) {
+        if (atomic_load(&x->gone) || atomic_load(&x->h->stopping))
+            return MHD_NO;
+        if (x->pull.pull(x->pull.ctx, &x->out)) {
+            x->pull_done = true;
+            x->status = x->pull.status(x->pull.ctx);
+            return send_body(x);
+        }
+        if (suspend(x))
+            return MHD_YES;
+    }
+}
+
+/* The request is complete, or something it waited for has happened. */
+static enum MHD_Result advance(struct http_exchange *x)
+{
+    if (x->stage == HTTP_STAGE_BODY) {
+        x->stage = HTTP_STAGE_REPLY;
+        if (!x->rejected && x->route->flags & HTTP_WORK) {
+            x->stage = HTTP_STAGE_WORKING;
+            http_watch_add(x);
+            if (!http_work_add(x)) {
+                x->stage = HTTP_STAGE_BODY;
+                return MHD_NO; /* the server is being closed */
+            }
+        } else if (!x->rejected) {
+            http_run_handler(x);
+        }
+    }
+    while (x->stage == HTTP_STAGE_WORKING) {
+        pthread_mutex_lock(&x->lock);
+        bool worked = x->worked;
+        pthread_mutex_unlock(&x->lock);
+        if (worked)
+            x->stage = HTTP_STAGE_REPLY;
+        else if (suspend(x))
+            return MHD_YES;
+    }
+    if (!x->is_pull)
+        return send_body(x);
+    if (x->pull.stream)
+        return queue(x, MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, CHUNK_BYTES / 2, read_stream, x, NULL));
+    x->stage = HTTP_STAGE_PULLING;
+    return pull_body(x);
+}
+
+/* ---- receiving ---- */
+
+/* The body cannot be taken: too long, or no memory for it. */
+static void refuse_body(struct http_exchange *x, size_t bytes)
+{
+    struct api_error e;
+    if (bytes > x->h->o.max_body_bytes)
+        api_fail_status(&e, 413, "the body is larger than the %zu bytes that are accepted", x->h->o.max_body_bytes);
+    else
+        api_fail(&e, ERR_NOMEM, NULL, "out of memory for the body");
+    x->rejected = true;
+    buf_free(&x->body);
+    http_reply_error(x, &e);
+}
+
+static enum MHD_Result receive(struct http_exchange *x, const char *data, size_t n)
+{
+    size_t bytes = x->body.len + n;
+    if (!x->rejected && !buf_append(&x->body, data, n))
+        refuse_body(x, bytes);
+    if (!x->rejected)
+        return MHD_YES;
+    x->n_dropped += n;
+    return x->n_dropped <= DROP_BYTES ? MHD_YES : MHD_NO;
+}
+
+/* Headers are there: check them.  A refusal is sent at once when the client waits for "100 Continue". */
+static enum MHD_Result begin(struct http *h, struct MHD_Connection *conn, const char *url, const char *method, void **con_cls)
+{
+    struct http_exchange *x = exchange_open(h, conn, url, method);
+    if (!x)
+        return MHD_NO;
+    *con_cls = x;
+    x->rejected = !http_check_headers(x);
+    const char *length = MHD_lookup_connection_value(conn, MHD_HEADER_KIND, "Content-Length");
+    bool expects = MHD_lookup_connection_value(conn, MHD_HEADER_KIND, "Expect") != NULL;
+    size_t bytes = length ? (size_t)strtoull(length, NULL, 10) : 0;
+    if (x->rejected && (expects || bytes > DROP_BYTES)) {
+        x->stage = HTTP_STAGE_REPLY;
+        return send_body(x);
+    }
+    if (!x->rejected && bytes && !buf_reserve(&x->body, bytes < RESERVE_BYTES ? bytes : RESERVE_BYTES))
+        refuse_body(x, bytes);
+    return MHD_YES;
+}
+
+static enum MHD_Result on_request(void *cls, struct MHD_Connection *conn, const char *url, const char *method, const char *version,
+                                  const char *data, size_t *n_data, void **con_cls)
+{
+    struct http_exchange *x = *con_cls;
+    (void)version;
+    if (!x)
+        return begin(cls, conn, url, method, con_cls);
+    if (*n_data) {
+        enum MHD_Result ok = receive(x, data, *n_data);
+        *n_data = 0;
+        return ok;
+    }
+    return x->stage == HTTP_STAGE_PULLING ? pull_body(x) : advance(x);
+}
+
+/* ---- the end of a request ---- */
+
+static void write_log(struct http_exchange *x, bool complete)
+{
+    struct log *lg = x->h->o.log;
+    if (!log_enabled(lg, LOG_INFO))
+        return;
+    struct buf extra;
+    buf_init(&extra, 4096);
+    if (x->is_pull && x->pull.describe)
+        x->pull.describe(x->pull.ctx, &extra);
+    int64_t now = clock_now_us();
+    log_info(lg, "http", "id=%s client=%s method=%s path=%.200s status=%d bytes=%lld ms=%.1f%s%s", x->id, x->client, x->method, x->path,
+             x->status, (long long)x->n_sent, (double)(now - x->start_us) / 1e3, complete ? "" : " cut=true", extra.data ? extra.data : "");
+    buf_free(&extra);
+}
+
+static void on_completed(void *cls, struct MHD_Connection *conn, void **con_cls, enum MHD_RequestTerminationCode toe)
+{
+    struct http *h = cls;
+    struct http_exchange *x = *con_cls;
+    (void)conn;
+    if (!x)
+        return;
+    *con_cls = NULL;
+    exchange_unlist(x);
+    bool complete = toe == MHD_REQUEST_TERMINATED_COMPLETED_OK && (!x->is_pull || x->pull_done);
+    http_watch_remove(x);
+    if (x->stage != HTTP_STAGE_SENT)
+        x->status = 499;
+    write_log(x, complete);
+    if (x->is_pull)
+        x->pull.close(x->pull.ctx);
+    if (x->limited)
+        atomic_fetch_sub(&h->n_active, 1);
+    int class = x->stage == HTTP_STAGE_SENT ? x->status / 100 : 0;
+    atomic_fetch_add(&h->n_by_class[class >= 1 && class <= 5 ? class : 0], 1);
+    http_exchange_unref(x);
+}
+
+static void on_connection(void *cls, struct MHD_Connection *conn, void **socket_context, enum MHD_ConnectionNotificationCode toe)
+{
+    struct http *h = cls;
+    (void)conn;
+    (void)socket_context;
+    atomic_fetch_add(&h->n_connections, toe == MHD_CONNECTION_NOTIFY_STARTED ? 1 : -1);
+}
+
+static void on_message(void *cls, const char *fmt, va_list ap)
+{
+    struct http *h = cls;
+    char line[512];
+    if (!log_enabled(h->o.log, LOG_DEBUG))
+        return;
+    int n = vsnprintf(line, sizeof line, fmt, ap);
+    while (n > 0 && n < (int)sizeof line && line[n - 1] == '\n')
+        line[--n] = 0;
+    log_debug(h->o.log, "http", "%s", line);
+}
+
+/* ---- opening ---- */
+
+static bool copy_list(struct http *h, const char *const **list, int n, struct err *e)
+{
+    const char **copy = mem_try_zalloc((size_t)n + 1, sizeof *copy);
+    char **strings = mem_try_realloc(h->strings, (size_t)(h->n_strings + n + 2), sizeof *strings);
+    if (strings)
+        h->strings = strings;
+    if (!copy || !strings) {
+        mem_free(copy);
+        return err_set(e, ERR_NOMEM, "out of memory");
+    }
+    h->strings[h->n_strings++] = (char *)copy;
+    for (int i = 0; i < n; i++) {
+        char *s = mem_try_strdup((*list)[i]);
+        if (!s)
+            return err_set(e, ERR_NOMEM, "out of memory");
+        h->strings[h->n_strings++] = s;
+        copy[i] = s;
+    }
+    *list = copy;
+    return true;
+}
+
+static int bind_one(const struct addrinfo *ai)
+{
+    int one = 1, fd = socket(ai->ai_family, ai->ai_socktype | SOCK_CLOEXEC | SOCK_NONBLOCK, ai->ai_protocol);
+    if (fd < 0)
+        return -1;
+    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
+    if (bind(fd, ai->ai_addr, ai->ai_addrlen) == 0 && listen(fd, BACKLOG) == 0)
+        return fd;
+    int saved = errno;
+    close(fd);
+    errno = saved;
+    return -1;
+}
+
+static bool listen_on(struct http *h, struct err *e)
+{
+    char service[16];
+    struct addrinfo hints = {.ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE}, *list;
+    snprintf(service, sizeof service, "%d", h->o.port);
+    int rc = getaddrinfo(h->o.host, service, &hints, &list);
+    if (rc != 0)
+        return err_set(e, ERR_INVALID, "host '%s': %s", h->o.host, gai_strerror(rc));
+    for (struct addrinfo *ai = list; ai && h->listen_fd < 0; ai = ai->ai_next)
+        h->listen_fd = bind_one(ai);
+    int saved = errno;
+    freeaddrinfo(list);
+    if (h->listen_fd < 0)
+        return err_set(e, ERR_IO, "cannot listen on %s port %d: %s%s", h->o.host, h->o.port, strerror(saved),
+                       saved == EADDRINUSE ? "; choose another with --port" : "");
+    struct sockaddr_storage at;
+    socklen_t len = sizeof at;
+    getsockname(h->listen_fd, (struct sockaddr *)&at, &len);
+    h->port = ntohs(at.ss_family == AF_INET6 ? ((struct sockaddr_in6 *)&at)->sin6_port : ((struct sockaddr_in *)&at)->sin_port);
+    return true;
+}
+
+/* Descriptors are what connections are made of. */
+static unsigned connection_limit(const struct http *h)
+{
+    struct rlimit rl;
+    unsigned most = 1000;
+    if (getrlimit(RLIMIT_NOFILE, &rl) == 0)
+        most = rl.rlim_cur > 65536 + SPARE_FDS ? 65536 : rl.rlim_cur > 2 * SPARE_FDS ? (unsigned)rl.rlim_cur - SPARE_FDS : SPARE_FDS;
+    return h->o.max_connections > 0 && (unsigned)h->o.max_connections < most ? (unsigned)h->o.max_connections : most;
+}
+
+static bool start_daemon(struct http *h, struct err *e)
+{
+    unsigned limit = connection_limit(h), threads = (unsigned)h->o.n_threads;
+    if (threads > limit)
+        threads = limit;
+    struct MHD_OptionItem pool[] = {{MHD_OPTION_THREAD_POOL_SIZE, (intptr_t)threads, NULL}, {MHD_OPTION_END, 0, NULL}};
+    if (threads == 1) /* a pool of one is no pool */
+        pool[0] = pool[1];
+    h->daemon = MHD_start_daemon(MHD_USE_EPOLL_INTERNAL_THREAD | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG, 0, NULL, NULL, on_request, h,
+                                 MHD_OPTION_EXTERNAL_LOGGER, on_message, h, MHD_OPTION_LISTEN_SOCKET, h->listen_fd,
+                                 MHD_OPTION_CONNECTION_LIMIT, limit, MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)CHUNK_BYTES,
+                                 MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)h->o.idle_timeout_s, MHD_OPTION_NOTIFY_COMPLETED, on_completed, h,
+                                 MHD_OPTION_NOTIFY_CONNECTION, on_connection, h, MHD_OPTION_ARRAY, pool, MHD_OPTION_END);
+    if (!h->daemon)
+        h->listen_fd = -1; /* whether it was closed is not told: better one descriptor lost than another's closed */
+    return h->daemon || err_set(e, ERR_IO, "the HTTP server could not be started: %s", strerror(errno));
+}
+
+bool http_open(struct http **out, const struct http_opts *o, struct err *e)
+{
+    *out = NULL;
+    struct http *h = mem_try_zalloc(1, sizeof *h);
+    if (!h)
+        return err_set(e, ERR_NOMEM, "out of memory");
+    h->o = *o;
+    h->listen_fd = h->epoll_fd = h->stop_fd = -1;
+    pthread_mutex_init(&h->list_lock, NULL);
+    pthread_mutex_init(&h->watch_lock, NULL);
+    pthread_mutex_init(&h->work_lock, NULL);
+    pthread_cond_init(&h->work_cond, NULL);
+    const char *const *host = &h->o.host;
+    bool ok = copy_list(h, &h->o.keys, o->n_keys, e) && copy_list(h, &h->o.origins, o->n_origins, e) && copy_list(h, &host, 1, e);
+    if (ok)
+        h->o.host = host[0];
+    if (!ok || !listen_on(h, e) || !http_wake_open(h, e) || !http_watch_open(h, e) || !http_work_open(h, e) || !start_daemon(h, e)) {
+        http_close(&h);
+        return false;
+    }
+    *out = h;
+    return true;
+}
+
+/* Order matters.  No new connections; the workers finish what they have and take no more; from then on nothing suspends, and
+ * what is suspended is resumed and cut.  Only then may the daemon stop: it aborts when a request is still suspended. */
+void http_close(struct http **ph)
+{
+    struct http *h = *ph;
+    if (!h)
+        return;
+    *ph = NULL;
+    if (h->daemon)
+        MHD_quiesce_daemon(h->daemon); /* the socket is ours again */
+    http_work_stop(h);
+    atomic_store(&h->stopping, true);
+    pthread_mutex_lock(&h->list_lock);
+    for (struct http_exchange *x = h->exchanges; x; x = x->next)
+        http_exchange_resume(x);
+    pthread_mutex_unlock(&h->list_lock);
+    if (h->daemon)
+        MHD_stop_daemon(h->daemon);
+    http_wake_close(h);
+    http_watch_close(h);
+    http_work_close(h);
+    pthread_mutex_destroy(&h->list_lock);
+    if (h->listen_fd >= 0)
+        close(h->listen_fd);
+    for (int i = 0; i < h->n_strings; i++)
+        mem_free(h->strings[i]);
+    mem_free(h->strings);
+    mem_free(h);
+}
+
+int http_port(const struct http *h) { return h->port; }
+
+void http_stats(const struct http *h, struct http_stats *out)
+{
+    out->n_connections = atomic_load(&h->n_connections);
+    out->n_active = atomic_load(&h->n_active);
+    for (int i = 0; i < 6; i++)
+        out->n_by_class[i] = atomic_load(&h->n_by_class[i]);
+}

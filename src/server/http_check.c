@@ -1,0 +1,159 @@
+/* What the headers of a request decide: route, method, key, media type, size, room. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include "server/http_int.h"
+
+static const char *header(const struct http_exchange *x, const char *name)
+{
+    return MHD_lookup_connection_value(x->conn, MHD_HEADER_KIND, name);
+}
+
+static void reject(struct http_exchange *x, int status, const char *msg)
+{
+    struct api_error e;
+    api_fail_status(&e, status, "%s", msg);
+    http_reply_error(x, &e);
+}
+
+static void find_route(struct http_exchange *x)
+{
+    for (int i = 0; i < x->h->o.n_routes; i++) {
+        const struct http_route *r = &x->h->o.routes[i];
+        bool hit = r->flags & HTTP_PREFIX ? strncmp(x->path, r->path, strlen(r->path)) == 0 : strcmp(x->path, r->path) == 0;
+        if (hit) {
+            x->route = r;
+            return;
+        }
+    }
+}
+
+static unsigned method_bit(const char *method)
+{
+    if (strcmp(method, "GET") == 0 || strcmp(method, "HEAD") == 0)
+        return HTTP_GET;
+    return strcmp(method, "POST") == 0 ? HTTP_POST : 0;
+}
+
+/* Equal in time that depends on the given text's length only, never on where it differs. */
+static bool same_key(const char *given, size_t n, const char *key)
+{
+    size_t len = strlen(key);
+    unsigned diff = n != len;
+    for (size_t i = 0; i < n; i++)
+        diff |= (unsigned)(unsigned char)given[i] ^ (unsigned)(unsigned char)key[len ? i % len : 0];
+    return diff == 0;
+}
+
+static bool has_key(const struct http_exchange *x)
+{
+    const struct http_opts *o = &x->h->o;
+    if (o->n_keys == 0 || (x->route && x->route->flags & HTTP_OPEN))
+        return true;
+    const char *auth = header(x, "Authorization");
+    if (!auth || strncasecmp(auth, "Bearer ", 7) != 0)
+        return false;
+    auth += 7;
+    bool ok = false;
+    for (int i = 0; i < o->n_keys; i++) /* all of them: which one fits must not show in the time either */
+        ok |= same_key(auth, strlen(auth), o->keys[i]);
+    return ok;
+}
+
+static bool is_json(const struct http_exchange *x)
+{
+    static const char json[] = "application/json";
+    const char *type = header(x, "Content-Type");
+    return type && strncasecmp(type, json, sizeof json - 1) == 0 && strchr("; \t", type[sizeof json - 1]);
+}
+
+/* ---- CORS ---- */
+
+static const char *allowed_origin(const struct http_exchange *x)
+{
+    const char *origin = header(x, "Origin");
+    for (int i = 0; origin && i < x->h->o.n_origins; i++)
+        if (strcmp(x->h->o.origins[i], "*") == 0 || strcmp(x->h->o.origins[i], origin) == 0)
+            return x->h->o.origins[i][0] == '*' ? "*" : origin;
+    return NULL;
+}
+
+void http_add_cors(const struct http_exchange *x, struct MHD_Response *r)
+{
+    const char *origin = x->h->o.n_origins ? allowed_origin(x) : NULL;
+    if (!origin)
+        return;
+    MHD_add_response_header(r, "Access-Control-Allow-Origin", origin);
+    MHD_add_response_header(r, "Access-Control-Expose-Headers", "X-Request-Id, Retry-After");
+    if (origin[0] != '*')
+        MHD_add_response_header(r, "Vary", "Origin");
+    if (strcmp(x->method, "OPTIONS") == 0) {
+        const char *wanted = header(x, "Access-Control-Request-Headers");
+        MHD_add_response_header(r, "Access-Control-Allow-Methods", "GET, POST, OPTIONS");
+        MHD_add_response_header(r, "Access-Control-Allow-Headers", wanted ? wanted : "Authorization, Content-Type");
+        MHD_add_response_header(r, "Access-Control-Max-Age", "600");
+    }
+}
+
+/* ---- all checks in order ---- */
+
+static void set_allow(struct http_exchange *x)
+{
+    snprintf(x->allow, sizeof x->allow, "%s%s%sOPTIONS", x->route->methods & HTTP_GET ? "GET, HEAD, " : "",
+             x->route->methods & HTTP_POST ? "POST, " : "", "");
+}
+
+static bool take_place(struct http_exchange *x)
+{
+    struct http *h = x->h;
+    if (!(x->route->flags & HTTP_LIMITED))
+        return true;
+    x->limited = true;
+    long long before = atomic_fetch_add(&h->n_active, 1);
+    return h->o.max_concurrent <= 0 || before < h->o.max_concurrent;
+}
+
+bool http_check_headers(struct http_exchange *x)
+{
+    const struct http_opts *o = &x->h->o;
+    find_route(x);
+    if (strcmp(x->method, "OPTIONS") == 0 && x->route) {
+        set_allow(x);
+        http_reply(x, 204, NULL, &(struct buf){0});
+        return false;
+    }
+    /* The key first: who has none does not learn which routes there are. */
+    if (!has_key(x)) {
+        reject(x, 401, "a valid API key is needed: send 'Authorization: Bearer KEY'");
+        return false;
+    }
+    char msg[256];
+    if (!x->route) {
+        snprintf(msg, sizeof msg, "there is nothing at %.160s", x->path);
+        reject(x, 404, msg);
+        return false;
+    }
+    if (!(x->route->methods & method_bit(x->method))) {
+        set_allow(x);
+        snprintf(msg, sizeof msg, "%s does not take %s; it takes %s", x->route->path, x->method, x->allow);
+        reject(x, 405, msg);
+        return false;
+    }
+    if (x->route->flags & HTTP_JSON && method_bit(x->method) == HTTP_POST && !is_json(x)) {
+        reject(x, 415, "the body must be JSON: send 'Content-Type: application/json'");
+        return false;
+    }
+    const char *length = header(x, "Content-Length");
+    if (length && strtoull(length, NULL, 10) > o->max_body_bytes) {
+        snprintf(msg, sizeof msg, "the body of %.24s bytes is larger than the %zu that are accepted", length, o->max_body_bytes);
+        reject(x, 413, msg);
+        return false;
+    }
+    if (!take_place(x)) {
+        snprintf(msg, sizeof msg, "%d requests are in progress already; try again later", o->max_concurrent);
+        reject(x, 429, msg);
+        return false;
+    }
+    return true;
+}

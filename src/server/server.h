@@ -1,0 +1,38 @@
+/* server/server.h - `quire serve` as a library: the routes of the OpenAI API and of operation over one engine.
+ *
+ *   server_open -> requests are answered -> server_drain -> server_idle ... -> server_close -> engine_close
+ *
+ * Routes (INTERFACES 1.1): POST /v1/completions, /v1/chat/completions, /tokenize, /detokenize, /reset_prefix_cache;
+ * GET /v1/models[/ID], /health, /ping, /version, /load, /metrics. */
+#ifndef QUIRE_SERVER_SERVER_H
+#define QUIRE_SERVER_SERVER_H
+
+#include "engine/engine.h"
+#include "server/api.h"
+#include "server/http.h"
+
+struct server;
+
+struct server_opts {
+    struct api_opts api;         /* engine and log are set there */
+    struct http_opts http;       /* routes, ctx and log are the server's own */
+    bool metrics_public;         /* /metrics needs no key */
+    bool metrics_vllm;           /* also export under vLLM's names */
+};
+/* 127.0.0.1:8000, 2 socket threads, 2 workers, 32 MiB bodies, 120 s idle, request ids on, generation_config used. */
+void server_opts_default(struct server_opts *o);
+
+/* Listens when it returns.  The engine is borrowed and must outlive it. */
+bool server_open(struct server **out, const struct server_opts *o, struct err *e);
+int server_port(const struct server *s);
+/* New generations are refused (503) and /health says 503, so that balancers look elsewhere; what runs goes on. */
+void server_drain(struct server *s);
+/* No generation is in progress or being sent. */
+bool server_idle(const struct server *s);
+/* Cuts off what is left. */
+void server_close(struct server **s);
+
+/* The page of /metrics: Prometheus text 0.0.4. */
+void server_write_metrics(const struct server *s, struct buf *out);
+
+#endif

@@ -1,0 +1,228 @@
+/* The page of /metrics.  Names and buckets: INTERFACES 0.2 and 3.1. */
+#include <dirent.h>
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <unistd.h>
+#include "base/mem.h"
+#include "server/server_int.h"
+
+/* One page: where it goes, and the labels that every engine metric carries. */
+struct page { struct buf *out; const char *labels; bool vllm; };
+
+/* A label's value: backslash, quote and newline escaped. */
+static void write_label(struct buf *out, const char *s)
+{
+    for (; *s; s++) {
+        if (*s == '\\' || *s == '"')
+            buf_putc(out, '\\');
+        if (*s == '\n')
+            buf_puts(out, "\\n");
+        else
+            buf_putc(out, *s);
+    }
+}
+
+static void number(struct buf *out, double x)
+{
+    if (x == floor(x) && fabs(x) < 1e15)
+        buf_printf(out, "%.0f\n", x);
+    else
+        buf_printf(out, "%.17g\n", x);
+}
+
+static void head(struct page *p, const char *prefix, const char *name, const char *type, const char *help)
+{
+    buf_printf(p->out, "# HELP %s%s %s\n# TYPE %s%s %s\n", prefix, name, help, prefix, name, type);
+}
+
+static void one(struct page *p, const char *prefix, const char *name, const char *type, double value, const char *help)
+{
+    head(p, prefix, name, type, help);
+    buf_printf(p->out, "%s%s{%s} ", prefix, name, p->labels);
+    number(p->out, value);
+}
+
+/* vllm_names: further names, separated by spaces, that mean the same to vLLM's dashboards, old and new. */
+static void value(struct page *p, const char *name, const char *type, double v, const char *vllm_names, const char *help)
+{
+    one(p, "quire:", name, type, v, help);
+    for (const char *at = vllm_names; p->vllm && at && *at;) {
+        char alias[96];
+        size_t len = strcspn(at, " ");
+        snprintf(alias, sizeof alias, "%.*s", (int)len, at);
+        one(p, "vllm:", alias, type, v, help);
+        at += len + (at[len] == ' ');
+    }
+}
+
+static void hist_as(struct page *p, const char *prefix, const char *name, const struct engine_hist *h, const char *help)
+{
+    uint64_t below = 0;
+    head(p, prefix, name, "histogram", help);
+    for (int i = 0; i < h->n; i++) {
+        below += h->counts[i];
+        buf_printf(p->out, "%s%s_bucket{%s,le=\"%.10g\"} %llu\n", prefix, name, p->labels, h->bounds[i], (unsigned long long)below);
+    }
+    buf_printf(p->out, "%s%s_bucket{%s,le=\"+Inf\"} %llu\n", prefix, name, p->labels, (unsigned long long)h->total);
+    buf_printf(p->out, "%s%s_sum{%s} ", prefix, name, p->labels);
+    number(p->out, h->sum);
+    buf_printf(p->out, "%s%s_count{%s} %llu\n", prefix, name, p->labels, (unsigned long long)h->total);
+}
+
+static void hist(struct page *p, const char *name, const struct engine_hist *h, const char *help)
+{
+    hist_as(p, "quire:", name, h, help);
+    if (p->vllm)
+        hist_as(p, "vllm:", name, h, help);
+}
+
+static void finished_as(struct page *p, const char *prefix, const struct engine_metrics *m)
+{
+    const struct { const char *reason; uint64_t n; } rows[] = {
+        {"stop", m->success_stop}, {"length", m->success_length}, {"abort", m->success_abort},
+    };
+    head(p, prefix, "request_success_total", "counter", "Requests that ended, by why.");
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++)
+        buf_printf(p->out, "%srequest_success_total{%s,finished_reason=\"%s\"} %llu\n", prefix, p->labels, rows[i].reason,
+                   (unsigned long long)rows[i].n);
+}
+
+static void write_engine(struct page *p, const struct engine_metrics *m)
+{
+    value(p, "num_requests_running", "gauge", m->num_requests_running, "num_requests_running", "Sequences being computed.");
+    value(p, "num_requests_waiting", "gauge", m->num_requests_waiting, "num_requests_waiting", "Requests waiting for room.");
+    value(p, "kv_cache_usage_perc", "gauge", m->kv_cache_usage, "kv_cache_usage_perc gpu_cache_usage_perc",
+          "Share of KV pages that running sequences hold, 0 to 1.");
+    value(p, "kv_blocks_total", "gauge", m->blocks_total, NULL, "KV pages.");
+    value(p, "kv_blocks_free", "gauge", m->blocks_free, NULL, "KV pages that hold nothing.");
+    value(p, "kv_blocks_cached", "gauge", m->blocks_cached, NULL, "KV pages that hold evictable prefixes.");
+    value(p, "kv_blocks_held", "gauge", m->blocks_held, NULL, "KV pages of running sequences.");
+    value(p, "prefix_cache_queries_total", "counter", (double)m->prefix_cache_queries, "prefix_cache_queries_total gpu_prefix_cache_queries_total",
+          "Prompt tokens looked up in the prefix cache.");
+    value(p, "prefix_cache_hits_total", "counter", (double)m->prefix_cache_hits, "prefix_cache_hits_total gpu_prefix_cache_hits_total",
+          "Prompt tokens found in the prefix cache.");
+    value(p, "num_preemptions_total", "counter", (double)m->num_preemptions, "num_preemptions_total", "Sequences that gave their pages up.");
+    value(p, "prompt_tokens_total", "counter", (double)m->prompt_tokens, "prompt_tokens_total", "Prompt tokens of requests that ended.");
+    value(p, "generation_tokens_total", "counter", (double)m->generation_tokens, "generation_tokens_total", "Tokens generated.");
+    value(p, "request_errors_total", "counter", (double)m->requests_error, NULL, "Requests that ended with an error.");
+    value(p, "steps_total", "counter", (double)m->n_steps, NULL, "Steps of the engine.");
+    value(p, "step_seconds_total", "counter", m->step_seconds, NULL, "Time in steps.");
+    value(p, "forward_seconds_total", "counter", m->forward_seconds, NULL, "Time in the forward pass.");
+    value(p, "sample_seconds_total", "counter", m->sample_seconds, NULL, "Time sampling.");
+    value(p, "schedule_seconds_total", "counter", m->schedule_seconds, NULL, "Time scheduling.");
+    finished_as(p, "quire:", m);
+    if (p->vllm)
+        finished_as(p, "vllm:", m);
+    hist(p, "request_prompt_tokens", &m->prompt_len, "Prompt tokens of a request.");
+    hist(p, "request_generation_tokens", &m->generation_len, "Generated tokens of a request.");
+    hist(p, "request_max_num_generation_tokens", &m->max_generation_len, "Tokens of a request's longest choice.");
+    hist(p, "request_params_n", &m->params_n, "Choices asked for.");
+    hist(p, "request_params_max_tokens", &m->params_max_tokens, "New tokens allowed.");
+    hist(p, "iteration_tokens_total", &m->iteration_tokens, "Tokens of a step.");
+    hist(p, "time_to_first_token_seconds", &m->ttft, "From submission to the first token.");
+    hist(p, "inter_token_latency_seconds", &m->itl, "Between two tokens of a choice.");
+    hist(p, "time_per_output_token_seconds", &m->time_per_output_token, "Mean time between tokens of a request.");
+    hist(p, "e2e_request_latency_seconds", &m->e2e, "From submission to the end.");
+    hist(p, "request_queue_time_seconds", &m->queue_time, "From submission to the first step.");
+    hist(p, "request_inference_time_seconds", &m->inference_time, "From the first step to the last token.");
+    hist(p, "request_prefill_time_seconds", &m->prefill_time, "From the first step to the first token.");
+    hist(p, "request_decode_time_seconds", &m->decode_time, "From the first token to the last.");
+    if (p->vllm)
+        hist_as(p, "vllm:", "request_time_per_output_token_seconds", &m->time_per_output_token, "Mean time between tokens of a request.");
+}
+
+static void cache_info(struct page *p, const char *prefix, const struct engine_info *info, bool caching)
+{
+    head(p, prefix, "cache_config_info", "gauge", "How the KV cache is set up.");
+    buf_printf(p->out,
+               "%scache_config_info{%s,block_size=\"%d\",num_gpu_blocks=\"%d\",num_kv_blocks=\"%d\",cache_dtype=\"%s\",enable_prefix_caching=\"%s\"} 1\n",
+               prefix, p->labels, info->block_tokens, info->n_blocks, info->n_blocks, info->kv_dtype, caching ? "True" : "False");
+}
+
+static void write_info(struct page *p, const struct engine_info *info)
+{
+    cache_info(p, "quire:", info, info->prefix_caching);
+    if (p->vllm)
+        cache_info(p, "vllm:", info, info->prefix_caching);
+    head(p, "quire:", "build_info", "gauge", "The program and what it runs on.");
+    buf_printf(p->out, "quire:build_info{version=\"" QUIRE_VERSION "\",device=\"%s\",isa=\"%s\",dtype=\"%s\",threads=\"%d\"} 1\n", info->device,
+               info->isa, info->dtype, info->n_threads);
+}
+
+/* ---- the process, named as Prometheus' client libraries do ---- */
+
+static int open_fds(void)
+{
+    DIR *d = opendir("/proc/self/fd");
+    int n = 0;
+    while (d && readdir(d))
+        n++;
+    if (d)
+        closedir(d);
+    return n > 3 ? n - 3 : 0; /* ".", ".." and the folder itself */
+}
+
+static double virtual_bytes(void)
+{
+    unsigned long pages = 0;
+    FILE *f = fopen("/proc/self/statm", "re");
+    if (f && fscanf(f, "%lu", &pages) != 1)
+        pages = 0;
+    if (f)
+        fclose(f);
+    return (double)pages * (double)sysconf(_SC_PAGESIZE);
+}
+
+static void plain(struct page *p, const char *name, const char *type, double v, const char *help)
+{
+    head(p, "", name, type, help);
+    buf_printf(p->out, "%s ", name);
+    number(p->out, v);
+}
+
+static void write_process(struct page *p, const struct server *s)
+{
+    struct rusage ru;
+    struct rlimit rl = {0};
+    getrusage(RUSAGE_SELF, &ru);
+    getrlimit(RLIMIT_NOFILE, &rl);
+    double cpu = (double)(ru.ru_utime.tv_sec + ru.ru_stime.tv_sec) + (double)(ru.ru_utime.tv_usec + ru.ru_stime.tv_usec) / 1e6;
+    plain(p, "process_cpu_seconds_total", "counter", cpu, "User and system time.");
+    plain(p, "process_resident_memory_bytes", "gauge", (double)mem_rss_bytes(), "Memory in RAM.");
+    plain(p, "process_virtual_memory_bytes", "gauge", virtual_bytes(), "Address space.");
+    plain(p, "process_start_time_seconds", "gauge", (double)s->start_unix_s, "Start of serving, since 1970.");
+    plain(p, "process_open_fds", "gauge", open_fds(), "Open descriptors.");
+    plain(p, "process_max_fds", "gauge", (double)rl.rlim_cur, "Descriptors allowed.");
+}
+
+static void write_http(struct page *p, const struct server *s)
+{
+    static const char *const classes[] = {"cut", "1xx", "2xx", "3xx", "4xx", "5xx"};
+    struct http_stats st;
+    http_stats(s->http, &st);
+    head(p, "quire:", "http_requests_total", "counter", "HTTP requests answered, by class of status; cut: none was sent.");
+    for (int i = 0; i < 6; i++)
+        buf_printf(p->out, "quire:http_requests_total{status=\"%s\"} %llu\n", classes[i], (unsigned long long)st.n_by_class[i]);
+    plain(p, "quire:http_connections", "gauge", (double)st.n_connections, "Open connections.");
+    plain(p, "quire:http_requests_active", "gauge", (double)st.n_active, "Generation requests in progress.");
+}
+
+void server_write_metrics(const struct server *s, struct buf *out)
+{
+    struct engine_metrics m;
+    struct page p = {.out = out, .vllm = s->o.metrics_vllm};
+    struct buf labels;
+    engine_metrics(s->eng, &m);
+    buf_init(&labels, 0);
+    buf_puts(&labels, "model_name=\"");
+    write_label(&labels, api_model_name(s->api));
+    buf_puts(&labels, "\",engine=\"0\"");
+    p.labels = labels.failed ? "engine=\"0\"" : labels.data;
+    write_engine(&p, &m);
+    write_info(&p, engine_info(s->eng));
+    write_http(&p, s);
+    write_process(&p, s);
+    buf_free(&labels);
+}
