@@ -10,6 +10,7 @@ struct command {
 };
 
 static const struct command commands[] = {
+    {"serve", "HTTP server: OpenAI API, metrics", cmd_serve},
     {"run", "one prompt, streamed to the terminal", cmd_run},
     {"chat", "interactive chat in the terminal", cmd_chat},
     {"score", "log-probabilities and perplexity of given text or token ids", cmd_score},

@@ -70,8 +70,7 @@ static bool printable(const char *s)
 static void name_exchange(struct http_exchange *x)
 {
     const char *given = MHD_lookup_connection_value(x->conn, MHD_HEADER_KIND, "X-Request-Id");
-    x->client_id = given && *given && strlen(given) <= 128 && printable(given);
-    if (x->client_id)
+    if (given && *given && strlen(given) <= 128 && printable(given))
         snprintf(x->id, sizeof x->id, "%s", given);
     else
         snprintf(x->id, sizeof x->id, "%016llx%016llx", (unsigned long long)rng_entropy(), (unsigned long long)rng_entropy());
@@ -134,7 +133,7 @@ const char *http_body(const struct http_exchange *x, size_t *len)
 }
 
 const char *http_path(const struct http_exchange *x) { return x->path; }
-const char *http_client_id(const struct http_exchange *x) { return x->client_id ? x->id : NULL; }
+const char *http_id(const struct http_exchange *x) { return x->id; }
 
 void http_reply(struct http_exchange *x, int status, const char *content_type, struct buf *body)
 {

@@ -78,8 +78,8 @@ void http_stats(const struct http *h, struct http_stats *out);
 
 const char *http_body(const struct http_exchange *x, size_t *len);   /* NUL-terminated */
 const char *http_path(const struct http_exchange *x);
-/* The client's X-Request-Id when it was acceptable; NULL otherwise. */
-const char *http_client_id(const struct http_exchange *x);
+/* The client's X-Request-Id when it was acceptable, else 32 hex digits. */
+const char *http_id(const struct http_exchange *x);
 
 /* Takes body's memory (it is left empty). */
 void http_reply(struct http_exchange *x, int status, const char *content_type, struct buf *body);

@@ -25,7 +25,6 @@ struct http_exchange {
     const struct http_route *route;       /* NULL: none fits */
     char method[16], *path;
     char id[136], client[64];
-    bool client_id;
     int64_t start_us, first_us;           /* first_us: when the reply began */
     uint64_t key;                         /* in the watcher's map */
     int watched_fd;                       /* -1: not watched */

@@ -31,7 +31,7 @@ static void generate(struct server *s, struct http_exchange *x, enum api_endpoin
     struct api_job *job;
     size_t len;
     const char *body = http_body(x, &len);
-    struct api_job_opts o = {.request_id = http_client_id(x), .notify = http_wake, .notify_ctx = x};
+    struct api_job_opts o = {.request_id = http_id(x), .notify = http_wake, .notify_ctx = x};
     if (atomic_load(&s->draining))
         api_fail(&e, ERR_DRAINING, NULL, "the server is shutting down");
     else if (api_job_open(&job, s->api, endpoint, body, len, &o, &e)) {
