@@ -358,6 +358,54 @@ simple("smollm3", base("SmolLM3ForCausalLM", num_hidden_layers=3, no_rope_layers
        layer_rope=lambda i: None if i == 1 else 0)
 
 
+# ---- mixtures of experts ----
+
+def swiglu(p, gate, up, down, F, D):
+    g, u, d = Linear(p, gate, F, D), Linear(p, up, F, D), Linear(p, down, D, F)
+    return lambda x: d([silu(a) * b for a, b in zip(g(x), u(x))])
+
+
+def experts(p, router, expert, E, k, renormalize, x):
+    """Softmax over all, the k largest, their outputs weighted."""
+    logits = Linear(p, router, E, len(x))(x)
+    top = max(logits)
+    e = [math.exp(v - top) for v in logits]
+    probs = [v / sum(e) for v in e]
+    chosen = sorted(range(E), key=lambda i: -probs[i])[:k]
+    total = sum(probs[i] for i in chosen) if renormalize else 1.0
+    y = [0.0] * len(x)
+    for i in chosen:
+        y = add(y, expert(i)(x), probs[i] / total)
+    return y
+
+
+def mixtral_moe(c, p, n, x):
+    b = n + "block_sparse_moe."
+    return experts(p, b + "gate", lambda i: swiglu(p, f"{b}experts.{i}.w1", f"{b}experts.{i}.w3", f"{b}experts.{i}.w2", c["intermediate_size"], len(x)),
+                   c["num_local_experts"], c["num_experts_per_tok"], True, x)
+
+
+def qwen_moe(c, p, n, x):
+    def one(name, F):
+        return swiglu(p, name + ".gate_proj", name + ".up_proj", name + ".down_proj", F, len(x))
+    y = experts(p, n + "mlp.gate", lambda i: one(f"{n}mlp.experts.{i}", c["moe_intermediate_size"]), c["num_experts"], c["num_experts_per_tok"],
+                c["norm_topk_prob"], x)
+    if "shared_expert_intermediate_size" in c:
+        gate = 1.0 / (1.0 + math.exp(-Linear(p, n + "mlp.shared_expert_gate", 1, len(x))(x)[0]))
+        y = add(y, one(n + "mlp.shared_expert", c["shared_expert_intermediate_size"])(x), gate)
+    return y
+
+
+simple("mixtral", base("MixtralForCausalLM", num_local_experts=4, num_experts_per_tok=2, intermediate_size=24, sliding_window=None),
+       moe=lambda i: mixtral_moe)
+simple("qwen2_moe", base("Qwen2MoeForCausalLM", num_experts=5, num_experts_per_tok=3, moe_intermediate_size=14, shared_expert_intermediate_size=20,
+                         norm_topk_prob=False, num_hidden_layers=3, mlp_only_layers=[1], intermediate_size=24), qkv_bias=True,
+       moe=lambda i: None if i == 1 else qwen_moe)
+simple("qwen3_moe", base("Qwen3MoeForCausalLM", num_experts=6, num_experts_per_tok=2, moe_intermediate_size=16, norm_topk_prob=True, decoder_sparse_step=2,
+                         head_dim=16), qk=lambda p, n, s, h, nh, d, e: Rms(p, f"{n}self_attn.{s}_norm", d, e),
+       moe=lambda i: qwen_moe if i == 1 else None)
+
+
 class HeadNorm:
     """Head h's row of a weight [heads, d]."""
 

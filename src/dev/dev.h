@@ -150,6 +150,21 @@ struct dev_linear {
 void dev_linear(struct dev *d, const struct dev_linear *p, const struct dev_weight *w,
                 const float *x, int64_t ldx, float *out, int64_t ldo, int32_t n);
 
+/* A mixture of experts: each row's best n_used of n_experts, by the softmax of its router logits, each a gated MLP.  An expert that
+ * all rows use may come after the others. */
+enum dev_moe_shared { DEV_MOE_NO_SHARED, DEV_MOE_SHARED, DEV_MOE_SHARED_GATED };
+struct dev_moe {
+    int32_t n_experts, n_used;
+    enum dev_moe_shared shared;  /* expert n_experts: none, with weight 1, or with the sigmoid of a router logit of its own */
+    bool renormalize;            /* the weights of those used are divided by their sum */
+    enum dev_act act;
+    /* Host arrays [n_experts, + 1 if shared], valid until dev_step_end: gated [2 ffn, hidden], and [hidden, ffn]. */
+    struct dev_weight *const *gate_up, *const *down;
+};
+/* out[i] += scale * sum over i's experts of weight * expert(x[i]), for n rows of hidden floats, in an order that depends on row i alone.
+ * router is [n][n_experts, + 1 if SHARED_GATED].  Equal logits: the lower expert first. */
+void dev_moe(struct dev *d, const struct dev_moe *p, const float *router, const float *x, float *out, float scale, int32_t n);
+
 enum dev_rope_style { DEV_ROPE_NONE, DEV_ROPE_HALF, DEV_ROPE_INTERLEAVED };
 /* Prepare q and write k, v of all n_tokens rows into the pages of one layer.
  * qkv rows hold q [n_heads][head_dim], k [n_kv_heads][head_dim], v [n_kv_heads][head_dim], in this order, ld floats

@@ -15,9 +15,9 @@ struct progress {
 };
 
 /* Weights as they are called in the packed-weight cache. */
-static void packed_name(char name[32], enum arch_linear slot, int layer)
+static void packed_name(char name[40], enum arch_linear slot, int layer, int index)
 {
-    snprintf(name, 32, "%d.%d", layer, (int)slot);
+    snprintf(name, 40, "%d.%d.%d", layer, (int)slot, index);
 }
 
 /* The weight out of the cache.  False: it is not there, or does not fit, and must be packed. */
@@ -55,18 +55,20 @@ static void report(struct progress *p, int64_t bytes)
         p->o->progress(p->o->progress_ctx, p->done < p->total ? p->done : p->total, p->total);
 }
 
-static bool pack_linear(struct fwd *f, const struct model *m, enum arch_linear slot, int layer, struct dev_weight **out,
+static bool pack_linear(struct fwd *f, const struct model *m, enum arch_linear slot, int layer, int index, struct dev_weight **out,
                         struct progress *p, struct err *e)
 {
     struct model_linear l;
-    if (!model_get_linear(m, slot, layer, &l, e))
+    bool plain = slot == ARCH_LIN_GATE_UP && f->arch.mlp == ARCH_MLP_PLAIN;
+    bool gate_up = slot == ARCH_LIN_GATE_UP || slot == ARCH_LIN_EXPERT_GATE_UP || slot == ARCH_LIN_SHARED_GATE_UP;
+    if (!model_get_linear(m, slot, layer, index, &l, e))
         return false;
     struct dev_weight_spec spec = {
-        .format = fwd_weight_format(m, p->o->dtype, slot, layer), .parts = l.parts, .n_parts = l.n_parts, .bias = l.bias,
-        .gated = slot == ARCH_LIN_GATE_UP && f->arch.mlp == ARCH_MLP_GATED,
+        .format = fwd_weight_format(m, p->o->dtype, slot, layer, index), .parts = l.parts, .n_parts = l.n_parts, .bias = l.bias,
+        .gated = gate_up && !plain,
     };
-    char name[32];
-    packed_name(name, slot, layer);
+    char name[40];
+    packed_name(name, slot, layer, index);
     bool ok = map_linear(f, &spec, name, out);
     if (!ok) {
         ok = dev_weight_pack(f->d, out, &spec, l.name, e);
@@ -101,23 +103,45 @@ static bool load_vector(struct fwd *f, const struct model *m, enum arch_vector s
     return *out != NULL;
 }
 
-/* The slots of one layer, or of the model as a whole (layer -1). */
-static bool load_slots(struct fwd *f, const struct model *m, int layer, struct progress *p, struct err *e)
+/* Where the packed weight of a slot is kept: in lin, or with the experts of the layer. */
+static struct dev_weight **weight_place(struct fwd *f, enum arch_linear slot, int layer, int index)
 {
-    struct dev_weight **lin = layer < 0 ? f->lin : f->layers[layer].lin;
-    float **vec = layer < 0 ? f->vec : f->layers[layer].vec;
+    if (!arch_linear_is_per_layer(slot))
+        return &f->lin[slot];
+    struct fwd_layer *l = &f->layers[layer];
+    switch (slot) {
+    case ARCH_LIN_EXPERT_GATE_UP: return &l->expert_up[index];
+    case ARCH_LIN_EXPERT_DOWN: return &l->expert_down[index];
+    case ARCH_LIN_SHARED_GATE_UP: return &l->expert_up[f->arch.n_experts];
+    case ARCH_LIN_SHARED_DOWN: return &l->expert_down[f->arch.n_experts];
+    default: return &l->lin[slot];
+    }
+}
+
+static bool open_experts(struct fwd *f, struct fwd_layer *l, struct err *e)
+{
+    size_t n = (size_t)fwd_n_experts(&f->arch);
+    l->expert_up = mem_try_zalloc(n, sizeof(struct dev_weight *));
+    l->expert_down = mem_try_zalloc(n, sizeof(struct dev_weight *));
+    return (l->expert_up && l->expert_down) || err_set(e, ERR_NOMEM, "no memory for %zu experts", n);
+}
+
+/* The slots of one layer, or of the model as a whole (per_layer false). */
+static bool load_slots(struct fwd *f, const struct model *m, bool per_layer, int layer, struct progress *p, struct err *e)
+{
+    float **vec = per_layer ? f->layers[layer].vec : f->vec;
+    if (per_layer && f->arch.layer_moe[layer] && !open_experts(f, &f->layers[layer], e))
+        return false;
     for (int s = 0; s < ARCH_LIN_COUNT; s++) {
         enum arch_linear slot = (enum arch_linear)s;
-        int64_t rows[3], cols;
-        if (arch_linear_is_per_layer(slot) != (layer >= 0) || !arch_linear_shape(&f->arch, slot, rows, &cols)
-            || slot == ARCH_LIN_POSITIONS || (slot == ARCH_LIN_HEAD && f->arch.tied_head))
+        if (arch_linear_is_per_layer(slot) != per_layer || slot == ARCH_LIN_POSITIONS)
             continue;
-        if (!pack_linear(f, m, slot, layer < 0 ? 0 : layer, &lin[s], p, e))
-            return false;
+        for (int i = 0; i < arch_linear_count(&f->arch, slot, layer); i++)
+            if (!pack_linear(f, m, slot, layer, i, weight_place(f, slot, layer, i), p, e))
+                return false;
     }
     for (int s = 0; s < ARCH_VEC_COUNT; s++)
-        if (arch_vector_is_per_layer((enum arch_vector)s) == (layer >= 0)
-            && !load_vector(f, m, (enum arch_vector)s, layer < 0 ? 0 : layer, &vec[s], e))
+        if (arch_vector_is_per_layer((enum arch_vector)s) == per_layer && !load_vector(f, m, (enum arch_vector)s, layer, &vec[s], e))
             return false;
     return true;
 }
@@ -127,7 +151,7 @@ static bool load_positions(struct fwd *f, const struct model *m, struct err *e)
     struct model_linear l;
     if (f->arch.pos != ARCH_POS_LEARNED)
         return true;
-    if (!model_get_linear(m, ARCH_LIN_POSITIONS, 0, &l, e))
+    if (!model_get_linear(m, ARCH_LIN_POSITIONS, 0, 0, &l, e))
         return false;
     const struct tensor_rows *r = &l.parts[0];
     size_t n = (size_t)(r->n_rows * r->n_cols);
@@ -173,7 +197,8 @@ static uint64_t packed_key(const struct fwd *f, const struct model *m, const str
     uint64_t key = hash_mix(model_identity(m), hash_bytes(layout, strlen(layout), 0));
     for (int l = 0; l < f->arch.n_layers; l++)
         for (int s = 0; s < ARCH_LIN_COUNT; s++)
-            key = hash_mix(key, (uint64_t)fwd_weight_format(m, o->dtype, (enum arch_linear)s, l));
+            for (int i = 0; i < arch_linear_count(&f->arch, (enum arch_linear)s, l); i++)
+                key = hash_mix(key, (uint64_t)fwd_weight_format(m, o->dtype, (enum arch_linear)s, l, i));
     return key;
 }
 
@@ -198,7 +223,7 @@ static void open_packed(struct fwd *f, const struct model *m, const struct fwd_o
     }
     if (path && !f->packed) {
         snprintf(f->packed_state, sizeof f->packed_state, "written");
-        if (!packed_writer_open(&p->writer, path, key, (int64_t)(f->arch.n_layers + 1) * ARCH_LIN_COUNT, &e))
+        if (!packed_writer_open(&p->writer, path, key, (int64_t)(f->arch.n_layers + 1) * (ARCH_LIN_COUNT + 2 * f->arch.n_experts), &e))
             snprintf(f->packed_state, sizeof f->packed_state, "%.199s", e.msg);
     }
     mem_free(path);
@@ -209,10 +234,10 @@ static bool load_all(struct fwd *f, const struct model *m, struct progress *p, s
     f->layers = mem_try_zalloc((size_t)f->arch.n_layers, sizeof *f->layers);
     if (!f->layers)
         return err_set(e, ERR_NOMEM, "no memory for %d layers", f->arch.n_layers);
-    if (!load_slots(f, m, -1, p, e) || !load_positions(f, m, e) || !load_alibi(f, e))
+    if (!load_slots(f, m, false, 0, p, e) || !load_positions(f, m, e) || !load_alibi(f, e))
         return false;
     for (int l = 0; l < f->arch.n_layers; l++)
-        if (!load_slots(f, m, l, p, e))
+        if (!load_slots(f, m, true, l, p, e))
             return false;
     if (!model_check_all_used(m, e))
         return false;
@@ -296,6 +321,19 @@ static void free_slots(struct fwd *f, struct dev_weight **lin, float **vec)
         dev_free(f->d, vec[s]);
 }
 
+static void free_layer(struct fwd *f, struct fwd_layer *l)
+{
+    free_slots(f, l->lin, l->vec);
+    for (int i = 0; i < fwd_n_experts(&f->arch); i++) {
+        if (l->expert_up)
+            dev_weight_free(f->d, &l->expert_up[i]);
+        if (l->expert_down)
+            dev_weight_free(f->d, &l->expert_down[i]);
+    }
+    mem_free(l->expert_up);
+    mem_free(l->expert_down);
+}
+
 void fwd_close(struct fwd **f)
 {
     struct fwd *p = *f;
@@ -304,7 +342,7 @@ void fwd_close(struct fwd **f)
         return;
     free_slots(p, p->lin, p->vec);
     for (int l = 0; p->layers && l < p->arch.n_layers; l++)
-        free_slots(p, p->layers[l].lin, p->layers[l].vec);
+        free_layer(p, &p->layers[l]);
     mem_free(p->layers);
     packed_close(&p->packed);
     dev_free(p->d, p->positions);

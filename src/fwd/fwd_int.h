@@ -8,6 +8,8 @@
 struct fwd_layer {
     struct dev_weight *lin[ARCH_LIN_COUNT];   /* per-layer slots only */
     float *vec[ARCH_VEC_COUNT];               /* device memory */
+    /* [experts, the shared one last]; NULL without a mixture */
+    struct dev_weight **expert_up, **expert_down;
 };
 
 /* Activations, in floats.  Rows are tokens of the step, except in the last four: rows whose logits are wanted. */
@@ -18,6 +20,7 @@ struct fwd_space {
     float *qkv;      /* [tokens][(n_heads + 2 n_kv_heads) * head_dim] */
     float *attn;     /* [tokens][n_heads * head_dim] */
     float *mlp;      /* [tokens][ffn] */
+    float *router;   /* [tokens][n_experts, + 1 for the gate of a shared one] */
     float *last_x;   /* [logits][hidden] */
     float *last_h;   /* [logits][hidden] */
     float *last_attn;/* [logits][n_heads * head_dim] */
@@ -43,9 +46,13 @@ struct fwd {
 };
 
 /* How a choice of dtype turns out. */
-enum dev_format fwd_weight_format(const struct model *m, enum fwd_dtype choice, enum arch_linear slot, int layer);
+enum dev_format fwd_weight_format(const struct model *m, enum fwd_dtype choice, enum arch_linear slot, int layer, int index);
 enum dev_kv_type fwd_kv_type(const struct model *m, const struct fwd_opts *o);
 /* Sets the pointers of ws into base (NULL: counts only) and returns the bytes; 0 when they cannot be counted. */
+/* Experts of a mixture, the shared one included. */
+int fwd_n_experts(const struct arch *a);
+/* Rows that go through a mixture at once, so that what the device needs for them stays small. */
+int32_t fwd_moe_rows(const struct arch *a);
 size_t fwd_space_lay(struct fwd_space *ws, void *base, const struct arch *a, int32_t max_tokens, int32_t max_logits);
 
 #endif

@@ -7,15 +7,18 @@ static enum dev_format format_of_dtype(enum dtype t)
     return t == DT_F16 ? DEV_FMT_F16 : t == DT_BF16 ? DEV_FMT_BF16 : DEV_FMT_F32;
 }
 
-enum dev_format fwd_weight_format(const struct model *m, enum fwd_dtype choice, enum arch_linear slot, int layer)
+enum dev_format fwd_weight_format(const struct model *m, enum fwd_dtype choice, enum arch_linear slot, int layer, int index)
 {
+    /* A rounded router would send tokens to other experts; it is small. */
+    if (slot == ARCH_LIN_ROUTER)
+        return DEV_FMT_F32;
     switch (choice) {
     case FWD_DTYPE_F32: return DEV_FMT_F32;
     case FWD_DTYPE_F16: return DEV_FMT_F16;
     case FWD_DTYPE_BF16: return DEV_FMT_BF16;
     case FWD_DTYPE_AUTO: break;
     }
-    return format_of_dtype(model_linear_dtype(m, slot, layer));
+    return format_of_dtype(model_linear_dtype(m, slot, layer, index));
 }
 
 enum dev_kv_type fwd_kv_type(const struct model *m, const struct fwd_opts *o)
@@ -29,6 +32,34 @@ enum dev_kv_type fwd_kv_type(const struct model *m, const struct fwd_opts *o)
     }
     enum dtype t = model_dtype(m);
     return t == DT_F16 ? DEV_KV_F16 : t == DT_BF16 ? DEV_KV_BF16 : DEV_KV_F32;
+}
+
+int fwd_n_experts(const struct arch *a)
+{
+    return a->n_experts + (a->shared_ffn > 0);
+}
+
+/* Bytes a row needs on the device: for each expert it uses, input and middle, before and after they are prepared. */
+static int64_t moe_row_bytes(const struct arch *a)
+{
+    int64_t ffn = a->expert_ffn > a->shared_ffn ? a->expert_ffn : a->shared_ffn;
+    return (int64_t)(a->n_experts_used + 1) * 8 * (a->hidden + ffn);
+}
+
+int32_t fwd_moe_rows(const struct arch *a)
+{
+    int64_t rows = (128 << 20) / moe_row_bytes(a);
+    return rows < 32 ? 32 : rows > 4096 ? 4096 : (int32_t)rows;
+}
+
+/* What the device needs beside our arrays: the activations of one product in its own layout, or of one mixture. */
+static size_t device_scratch(const struct arch *a, int32_t max_tokens)
+{
+    int64_t q = (int64_t)a->n_heads * a->head_dim, widest = a->ffn > a->hidden ? a->ffn : a->hidden;
+    size_t linear = (size_t)max_tokens * (size_t)((widest > q ? widest : q) + 2) * sizeof(float);
+    int32_t rows = a->n_experts ? fwd_moe_rows(a) : 0;
+    size_t moe = a->n_experts ? (size_t)(rows < max_tokens ? rows : max_tokens) * (size_t)moe_row_bytes(a) : 0;
+    return linear > moe ? linear : moe;
 }
 
 /* Bytes so far, and the pointer for the next array. */
@@ -54,6 +85,7 @@ size_t fwd_space_lay(struct fwd_space *ws, void *base, const struct arch *a, int
     ws->qkv = lay_floats(&l, max_tokens, q + 2 * kv);
     ws->attn = lay_floats(&l, max_tokens, q);
     ws->mlp = lay_floats(&l, max_tokens, a->ffn);
+    ws->router = a->n_experts ? lay_floats(&l, max_tokens, a->n_experts + a->shared_gated) : NULL;
     ws->last_x = lay_floats(&l, max_logits, a->hidden);
     ws->last_h = lay_floats(&l, max_logits, a->hidden);
     ws->last_attn = lay_floats(&l, max_logits, q);
@@ -65,14 +97,16 @@ static bool add_linear(struct fwd_plan *p, const struct model *m, const struct f
 {
     const struct arch *a = model_arch(m);
     int64_t rows[3], cols;
-    int n = arch_linear_shape(a, slot, rows, &cols);
-    if (!n || (slot == ARCH_LIN_HEAD && a->tied_head))
-        return true;
+    arch_linear_shape(a, slot, rows, &cols);
     int64_t n_out = rows[0] + rows[1] + rows[2];
-    size_t bytes = slot == ARCH_LIN_POSITIONS
-        ? (size_t)n_out * (size_t)cols * sizeof(float)
-        : dev_weight_bytes(fwd_weight_format(m, o->dtype, slot, layer), n_out, cols, a->linear[slot].bias);
-    return bytes && mem_add(p->weight_bytes, bytes, &p->weight_bytes);
+    for (int i = 0; i < arch_linear_count(a, slot, layer); i++) {
+        size_t bytes = slot == ARCH_LIN_POSITIONS
+            ? (size_t)n_out * (size_t)cols * sizeof(float)
+            : dev_weight_bytes(fwd_weight_format(m, o->dtype, slot, layer, i), n_out, cols, a->linear[slot].bias);
+        if (!bytes || !mem_add(p->weight_bytes, bytes, &p->weight_bytes))
+            return false;
+    }
+    return true;
 }
 
 static bool add_layer(struct fwd_plan *p, const struct model *m, const struct fwd_opts *o, bool per_layer, int layer)
@@ -99,9 +133,11 @@ bool fwd_plan_bytes(struct fwd_plan *out, const struct model *m, const struct fw
     bool ok = add_layer(out, m, o, false, 0);
     for (int l = 0; ok && l < a->n_layers; l++)
         ok = add_layer(out, m, o, true, l);
-    out->workspace_bytes = fwd_space_lay(&ws, NULL, a, o->max_tokens, o->max_logits);
+    size_t bytes = fwd_space_lay(&ws, NULL, a, o->max_tokens, o->max_logits);
+    out->workspace_bytes = bytes;
+    ok = ok && mem_add(out->workspace_bytes, device_scratch(a, o->max_tokens), &out->workspace_bytes);
     for (int i = 0; i < ARCH_N_ROPES; i++)
         if (a->rope[i].dim && ok)
             ok = mem_add(out->workspace_bytes, rope_bytes(&a->rope[i], o->max_tokens, o->max_model_len), &out->workspace_bytes);
-    return (ok && out->kv_block_bytes && out->workspace_bytes) || err_set(e, ERR_TOO_LARGE, "the model's size in bytes is too large to count");
+    return (ok && out->kv_block_bytes && bytes) || err_set(e, ERR_TOO_LARGE, "the model's size in bytes is too large to count");
 }

@@ -64,6 +64,24 @@ static void mlp(struct flow *w, const struct fwd_layer *l, const float *in)
     add_linear(w, l->lin[ARCH_LIN_DOWN], f->ws.mlp, l->vec[ARCH_VEC_POST_MLP_NORM]);
 }
 
+static void mixture(struct flow *w, const struct fwd_layer *l, const float *in)
+{
+    struct fwd *f = w->f;
+    const struct arch *a = &f->arch;
+    struct dev_moe p = {
+        .n_experts = a->n_experts, .n_used = a->n_experts_used,
+        .shared = !a->shared_ffn ? DEV_MOE_NO_SHARED : a->shared_gated ? DEV_MOE_SHARED_GATED : DEV_MOE_SHARED,
+        .renormalize = a->experts_renormalize, .act = device_act(a->act), .gate_up = l->expert_up, .down = l->expert_down,
+    };
+    int32_t width = a->n_experts + a->shared_gated, most = fwd_moe_rows(a);
+    dev_linear(f->d, &STORE, l->lin[ARCH_LIN_ROUTER], in, a->hidden, f->ws.router, width, w->n);
+    for (int32_t from = 0; from < w->n; from += most) {
+        int32_t n = w->n - from < most ? w->n - from : most;
+        dev_moe(f->d, &p, f->ws.router + (int64_t)from * width, in + (int64_t)from * a->hidden, w->x + (int64_t)from * a->hidden,
+                a->residual_scale, n);
+    }
+}
+
 /* q and k norms that rope does not do itself. */
 static void norm_qk(struct flow *w, const struct fwd_layer *l, int64_t ld)
 {
@@ -146,7 +164,10 @@ static void run_layer(struct flow *w, const struct fwd_batch *b, int layer)
         add_linear(w, l->lin[ARCH_LIN_ATTN_OUT], w->attn, l->vec[ARCH_VEC_POST_ATTN_NORM]);
         in = norm(w, l->vec[ARCH_VEC_NORM2], l->vec[ARCH_VEC_NORM2_BIAS], f->ws.h);
     }
-    mlp(w, l, in);
+    if (a->layer_moe[layer])
+        mixture(w, l, in);
+    else
+        mlp(w, l, in);
 }
 
 static void embed(struct flow *w)

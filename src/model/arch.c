@@ -35,6 +35,19 @@ int arch_linear_shape(const struct arch *a, enum arch_linear slot, int64_t rows[
         rows[0] = a->hidden;
         *cols = a->ffn;
         return 1;
+    case ARCH_LIN_ROUTER:
+        rows[0] = a->n_experts;
+        rows[1] = a->shared_gated;
+        return a->shared_gated ? 2 : 1;
+    case ARCH_LIN_EXPERT_GATE_UP:
+    case ARCH_LIN_SHARED_GATE_UP:
+        rows[0] = rows[1] = slot == ARCH_LIN_EXPERT_GATE_UP ? a->expert_ffn : a->shared_ffn;
+        return 2;
+    case ARCH_LIN_EXPERT_DOWN:
+    case ARCH_LIN_SHARED_DOWN:
+        rows[0] = a->hidden;
+        *cols = slot == ARCH_LIN_EXPERT_DOWN ? a->expert_ffn : a->shared_ffn;
+        return 1;
     case ARCH_LIN_COUNT:
         break;
     }
@@ -55,6 +68,19 @@ int64_t arch_vector_len(const struct arch *a, enum arch_vector slot)
 bool arch_linear_is_per_layer(enum arch_linear slot)
 {
     return slot >= ARCH_LIN_QKV;
+}
+
+int arch_linear_count(const struct arch *a, enum arch_linear slot, int layer)
+{
+    if (!a->linear[slot].names[0])
+        return 0;
+    if (slot == ARCH_LIN_HEAD)
+        return !a->tied_head;
+    if (slot == ARCH_LIN_GATE_UP || slot == ARCH_LIN_DOWN)
+        return !a->layer_moe[layer];
+    if (slot >= ARCH_LIN_ROUTER && !a->layer_moe[layer])
+        return 0;
+    return slot == ARCH_LIN_EXPERT_GATE_UP || slot == ARCH_LIN_EXPERT_DOWN ? a->n_experts : 1;
 }
 
 bool arch_vector_is_per_layer(enum arch_vector slot)

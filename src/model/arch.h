@@ -57,6 +57,9 @@ enum arch_linear {
     ARCH_LIN_ATTN_OUT,
     ARCH_LIN_GATE_UP,    /* parts gate, up; for a plain MLP one part: up */
     ARCH_LIN_DOWN,
+    ARCH_LIN_ROUTER,             /* parts: a row an expert; a row for the gate of the shared expert, if it has one */
+    ARCH_LIN_EXPERT_GATE_UP, ARCH_LIN_EXPERT_DOWN,   /* one of each an expert */
+    ARCH_LIN_SHARED_GATE_UP, ARCH_LIN_SHARED_DOWN,   /* the expert that all tokens use */
     ARCH_LIN_COUNT
 };
 
@@ -67,7 +70,7 @@ enum arch_layout {
     ARCH_LAYOUT_GROUPED    /* QKV in one tensor [n_kv_heads][n_heads/n_kv_heads + 2][head_dim]: a group's q heads, its k, its v */
 };
 
-/* Names have no ".weight" or ".bias"; '#' stands for the layer, '@' for the head (norms of q and k that are stored head by
+/* Names have no ".weight" or ".bias"; '#' stands for the layer, '%' for the expert, '@' for the head (norms of q and k that are stored head by
  * head) and '~' for the checkpoint's prefix (struct arch). */
 struct arch_linear_spec {
     const char *names[3];          /* [0] alone unless SPLIT */
@@ -104,6 +107,10 @@ struct arch {
     int32_t n_positions, position_offset;    /* learned positions: rows of the table, and what is added to the position */
     float alibi_max_bias, alibi_scale;       /* ALiBi: slopes 2^(-max_bias*i/n), times scale */
     bool alibi_bf16;                         /* slopes are rounded to BF16 first */
+    int32_t n_experts, n_experts_used, expert_ffn, shared_ffn;   /* mixture of experts; shared_ffn 0: no shared expert */
+    bool shared_gated;             /* the shared expert's output is multiplied by the sigmoid of a router row of its own */
+    bool experts_renormalize;      /* the weights of the experts used are made to sum to 1 */
+    bool layer_moe[ARCH_MAX_LAYERS];         /* a mixture in place of the MLP */
     float attn_scale;              /* of q.k */
     float attn_softcap, final_softcap;       /* 0: none */
     float embed_scale, residual_scale, logit_scale;   /* 1: none */
@@ -124,6 +131,8 @@ int arch_linear_shape(const struct arch *a, enum arch_linear slot, int64_t rows[
 /* Values of a vector slot, 0 when there is none. */
 int64_t arch_vector_len(const struct arch *a, enum arch_vector slot);
 bool arch_linear_is_per_layer(enum arch_linear slot);
+/* Matrices of a slot: in this layer (experts: one each, others 1 or 0), or in the model for slots that no layer has. */
+int arch_linear_count(const struct arch *a, enum arch_linear slot, int layer);
 bool arch_vector_is_per_layer(enum arch_vector slot);
 /* The slopes of ALiBi (Press et al. 2022), [n_heads]. */
 void arch_alibi_slopes(const struct arch *a, float *out);

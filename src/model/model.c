@@ -140,11 +140,11 @@ int64_t model_n_params(const struct model *m)
     const struct arch *a = &m->arch;
     int64_t n = 0;
     for (int s = 0; s < ARCH_LIN_COUNT; s++) {
+        enum arch_linear slot = (enum arch_linear)s;
         int64_t rows[3], cols;
-        if (!arch_linear_shape(a, (enum arch_linear)s, rows, &cols) || (s == ARCH_LIN_HEAD && a->tied_head))
-            continue;
-        int64_t each = (rows[0] + rows[1] + rows[2]) * (cols + (a->linear[s].bias ? 1 : 0));
-        n += each * (arch_linear_is_per_layer((enum arch_linear)s) ? a->n_layers : 1);
+        arch_linear_shape(a, slot, rows, &cols);
+        for (int l = 0; l < (arch_linear_is_per_layer(slot) ? a->n_layers : 1); l++)
+            n += arch_linear_count(a, slot, l) * (rows[0] + rows[1] + rows[2]) * (cols + (a->linear[s].bias ? 1 : 0));
     }
     for (int s = 0; s < ARCH_VEC_COUNT; s++)
         n += arch_vector_len(a, (enum arch_vector)s) * (arch_vector_is_per_layer((enum arch_vector)s) ? a->n_layers : 1);

@@ -57,10 +57,11 @@ struct model_linear {
     const char *name;       /* of the first tensor, for messages; borrowed */
     void *owned;            /* what parts refer to; freed by model_linear_free */
 };
-bool model_get_linear(const struct model *m, enum arch_linear slot, int layer, struct model_linear *out, struct err *e);
+/* index < arch_linear_count: which expert, or 0. */
+bool model_get_linear(const struct model *m, enum arch_linear slot, int layer, int index, struct model_linear *out, struct err *e);
 void model_linear_free(struct model_linear *l);
 /* The narrowest of F32, F16 and BF16 that holds all its weights exactly. */
-enum dtype model_linear_dtype(const struct model *m, enum arch_linear slot, int layer);
+enum dtype model_linear_dtype(const struct model *m, enum arch_linear slot, int layer, int index);
 /* A vector (norm weight, bias): f32 [n], mem_free it; arch's norm_weight_add has been added to norm weights.  *out NULL without error when the architecture has none. */
 bool model_get_vector(const struct model *m, enum arch_vector slot, int layer, float **out, int64_t *n, struct err *e);
 /* A number that changes when any file of the checkpoint changes (name, size, time, inode); 0 when the model is not in files of

@@ -5,16 +5,16 @@
 
 enum { MAX_NAME = 256 };
 
-/* '~' is the checkpoint's prefix, '#' the layer, '@' a head. */
-static bool make_head_name(const struct model *m, const char *pattern, const char *suffix, int layer, int head, char out[MAX_NAME], struct err *e)
+/* '~' is the checkpoint's prefix, '#' the layer, '%' an expert, '@' a head: the last two are index. */
+static bool make_name(const struct model *m, const char *pattern, const char *suffix, int layer, int index, char out[MAX_NAME], struct err *e)
 {
     size_t n = 0;
     for (const char *p = pattern; *p && n < MAX_NAME; p++) {
         int left = (int)(MAX_NAME - n), wrote = 1;
         if (*p == '~')
             wrote = snprintf(out + n, (size_t)left, "%s", m->prefix);
-        else if (*p == '#' || *p == '@')
-            wrote = snprintf(out + n, (size_t)left, "%d", *p == '#' ? layer : head);
+        else if (*p == '#' || *p == '%' || *p == '@')
+            wrote = snprintf(out + n, (size_t)left, "%d", *p == '#' ? layer : index);
         else
             out[n] = *p;
         n += (size_t)wrote;
@@ -23,11 +23,6 @@ static bool make_head_name(const struct model *m, const char *pattern, const cha
         return err_set(e, ERR_INTERNAL, "tensor name %s is too long", pattern);
     strcpy(out + n, suffix);
     return true;
-}
-
-static bool make_name(const struct model *m, const char *pattern, const char *suffix, int layer, char out[MAX_NAME], struct err *e)
-{
-    return make_head_name(m, pattern, suffix, layer, 0, out, e);
 }
 
 static const struct tensor *take_name(const struct model *m, const char *name, struct err *e)
@@ -46,10 +41,10 @@ static const struct tensor *take_name(const struct model *m, const char *name, s
     return t;
 }
 
-static const struct tensor *take(const struct model *m, const char *pattern, const char *suffix, int layer, struct err *e)
+static const struct tensor *take(const struct model *m, const char *pattern, const char *suffix, int layer, int index, struct err *e)
 {
     char name[MAX_NAME];
-    return make_name(m, pattern, suffix, layer, name, e) ? take_name(m, name, e) : NULL;
+    return make_name(m, pattern, suffix, layer, index, name, e) ? take_name(m, name, e) : NULL;
 }
 
 /* dims[0..n) or one error that shows both shapes. */
@@ -128,10 +123,10 @@ static int64_t sum(const int64_t rows[3])
     return rows[0] + rows[1] + rows[2];
 }
 
-static bool read_bias(const struct model *m, const struct arch_linear_spec *s, int layer, const char *name, int64_t stored_rows,
+static bool read_bias(const struct model *m, const struct arch_linear_spec *s, int layer, int index, const char *name, int64_t stored_rows,
                       const struct part_view *view, int64_t n, float *out, struct err *e)
 {
-    const struct tensor *t = take(m, name, ".bias", layer, e);
+    const struct tensor *t = take(m, name, ".bias", layer, index, e);
     if (!t || !check_shape(m, t, 1, stored_rows, 0, e))
         return false;
     for (int64_t i = 0; i < n; i++)
@@ -139,7 +134,7 @@ static bool read_bias(const struct model *m, const struct arch_linear_spec *s, i
     return true;
 }
 
-static bool bind_part(const struct model *m, enum arch_linear slot, int layer, int part, const int64_t rows[3], int64_t cols,
+static bool bind_part(const struct model *m, enum arch_linear slot, int layer, int index, int part, const int64_t rows[3], int64_t cols,
                       struct model_linear *out, float *bias, struct err *e)
 {
     const struct arch_linear_spec *s = &m->arch.linear[slot];
@@ -147,14 +142,14 @@ static bool bind_part(const struct model *m, enum arch_linear slot, int layer, i
     struct part_view *views = out->owned;
     struct tensor_rows *r = &out->parts[part];
     int64_t stored_rows = s->layout == ARCH_LAYOUT_SPLIT ? rows[part] : sum(rows);
-    const struct tensor *t = take(m, name, ".weight", layer, e);
+    const struct tensor *t = take(m, name, ".weight", layer, index, e);
     if (!t || !check_shape(m, t, 2, s->transposed ? cols : stored_rows, s->transposed ? stored_rows : cols, e))
         return false;
     if (part == 0)
         out->name = t->name;
     views[part] = part_view_of(m, s, slot, part, rows);
     views[part].t = t;
-    if (bias && !read_bias(m, s, layer, name, stored_rows, &views[part], rows[part], bias, e))
+    if (bias && !read_bias(m, s, layer, index, name, stored_rows, &views[part], rows[part], bias, e))
         return false;
     if (!s->transposed && s->layout != ARCH_LAYOUT_GROUPED) {
         tensor_rows_of(r, t, views[part].offset, rows[part]);
@@ -164,13 +159,14 @@ static bool bind_part(const struct model *m, enum arch_linear slot, int layer, i
     return true;
 }
 
-static void bind_dummy(const struct model *m, enum arch_linear slot, int layer, const int64_t rows[3], int64_t cols, struct model_linear *out)
+static void bind_dummy(const struct model *m, enum arch_linear slot, int layer, int index, const int64_t rows[3], int64_t cols,
+                       struct model_linear *out)
 {
     for (int p = 0; p < out->n_parts; p++)
-        model_dummy_rows(&out->parts[p], m->dtype, rows[p], cols, model_dummy_seed(m->dummy_seed, 0, slot, layer, p));
+        model_dummy_rows(&out->parts[p], m->dtype, rows[p], cols, model_dummy_seed(m->dummy_seed, 0, slot, layer, 4 * index + p));
     if (out->bias) {
         struct tensor_rows r;
-        model_dummy_rows(&r, DT_F32, 1, sum(rows), model_dummy_seed(m->dummy_seed, 1, slot, layer, 0));
+        model_dummy_rows(&r, DT_F32, 1, sum(rows), model_dummy_seed(m->dummy_seed, 1, slot, layer, index));
         r.read(&r, 0, 1, out->bias);
     }
     out->name = m->arch.linear[slot].names[0];
@@ -181,12 +177,12 @@ static bool has_weights(const struct model *m, struct err *e)
     return m->dummy || m->ck || err_set(e, ERR_INTERNAL, "the model was opened for its configuration only");
 }
 
-bool model_get_linear(const struct model *m, enum arch_linear slot, int layer, struct model_linear *out, struct err *e)
+bool model_get_linear(const struct model *m, enum arch_linear slot, int layer, int index, struct model_linear *out, struct err *e)
 {
     int64_t rows[3], cols;
     *out = (struct model_linear){ .n_parts = arch_linear_shape(&m->arch, slot, rows, &cols) };
-    if (!out->n_parts || (slot == ARCH_LIN_HEAD && m->arch.tied_head))
-        return err_set(e, ERR_INTERNAL, "architecture %s has no linear slot %d", m->arch.architecture, (int)slot);
+    if (index < 0 || index >= arch_linear_count(&m->arch, slot, layer))
+        return err_set(e, ERR_INTERNAL, "architecture %s has no linear slot %d, %d in layer %d", m->arch.architecture, (int)slot, index, layer);
     if (!has_weights(m, e))
         return false;
     out->owned = mem_try_zalloc(3, sizeof(struct part_view));
@@ -197,12 +193,12 @@ bool model_get_linear(const struct model *m, enum arch_linear slot, int layer, s
         goto fail;
     }
     if (m->dummy) {
-        bind_dummy(m, slot, layer, rows, cols, out);
+        bind_dummy(m, slot, layer, index, rows, cols, out);
         return true;
     }
     int64_t done = 0;
     for (int p = 0; p < out->n_parts; done += rows[p], p++)
-        if (!bind_part(m, slot, layer, p, rows, cols, out, out->bias ? out->bias + done : NULL, e))
+        if (!bind_part(m, slot, layer, index, p, rows, cols, out, out->bias ? out->bias + done : NULL, e))
             goto fail;
     return true;
 fail:
@@ -217,7 +213,7 @@ void model_linear_free(struct model_linear *l)
     *l = (struct model_linear){ 0 };
 }
 
-enum dtype model_linear_dtype(const struct model *m, enum arch_linear slot, int layer)
+enum dtype model_linear_dtype(const struct model *m, enum arch_linear slot, int layer, int index)
 {
     if (!m->ck)
         return m->dtype;
@@ -225,7 +221,7 @@ enum dtype model_linear_dtype(const struct model *m, enum arch_linear slot, int 
     enum dtype all = DT_COUNT;
     for (int i = 0; i < 3 && s->names[i]; i++) {
         char name[MAX_NAME];
-        const struct tensor *t = make_name(m, s->names[i], ".weight", layer, name, NULL) ? checkpoint_find(m->ck, name) : NULL;
+        const struct tensor *t = make_name(m, s->names[i], ".weight", layer, index, name, NULL) ? checkpoint_find(m->ck, name) : NULL;
         enum dtype d = t && (t->dtype == DT_F16 || t->dtype == DT_BF16) ? t->dtype : DT_F32;
         all = all == DT_COUNT || all == d ? d : DT_F32;
     }
@@ -248,7 +244,7 @@ static bool read_vector(const struct model *m, enum arch_vector slot, int layer,
     int64_t each = by_head ? hd : n;
     for (int64_t done = 0; done < n; done += each) {
         char name[MAX_NAME];
-        if (!make_head_name(m, pattern, is_bias(slot) ? ".bias" : ".weight", layer, (int)(done / each), name, e))
+        if (!make_name(m, pattern, is_bias(slot) ? ".bias" : ".weight", layer, (int)(done / each), name, e))
             return false;
         const struct tensor *t = take_name(m, name, e);
         size_t count;
@@ -331,7 +327,7 @@ static void choose_prefix(struct model *m)
         char name[MAX_NAME];
         const char *before = m->prefix;
         m->prefix = m->arch.prefixes[i];
-        if (make_name(m, pattern, ".weight", 0, name, NULL) && checkpoint_find(m->ck, name))
+        if (make_name(m, pattern, ".weight", 0, 0, name, NULL) && checkpoint_find(m->ck, name))
             return;
         m->prefix = before;
     }

@@ -20,7 +20,7 @@ int LLVMFuzzerTestOneInput(const unsigned char *data, size_t size)
             for (int p = 0; p < n; p++) {
                 if (rows[p] < 1 || cols < 1)
                     abort();
-                total += rows[p] * cols * a.n_layers;
+                total += rows[p] * cols * a.n_layers * (arch_linear_count(&a, (enum arch_linear)s, 0) + 1);
             }
         }
         if (total < 1 || a.n_heads % a.n_kv_heads || a.max_len < 1 || !(a.norm_eps >= 0))

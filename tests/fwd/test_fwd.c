@@ -5,7 +5,7 @@
 #define TINY QUIRE_SOURCE_DIR "/tests/data/tiny"
 enum { N_SEQS = 6, LEN = 70, STRIDE = 3, MAX_TOKENS = 96, N_BLOCKS = 1 + 2 * N_SEQS * STRIDE };
 
-static const char *const MODELS[] = { "llama-dynamic", "mistral", "gemma3", "phi3-longrope-short", "bloom", "olmo2", "stablelm-12b" };
+static const char *const MODELS[] = { "llama-dynamic", "mistral", "gemma3", "phi3-longrope-short", "bloom", "olmo2", "stablelm-12b", "qwen2_moe" };
 
 struct bench {
     struct dev *d;
@@ -197,7 +197,7 @@ static void test_hidden(void **state)
     struct err e;
     struct model_linear table;
     int32_t last = N_SEQS - 1, n = fwd_hidden_size(b.f);
-    assert_true(model_get_linear(b.m, ARCH_LIN_EMBED, 0, &table, &e));
+    assert_true(model_get_linear(b.m, ARCH_LIN_EMBED, 0, 0, &table, &e));
     const float *hidden = fwd_hidden(b.f);
     float *row = mem_try_alloc((size_t)n, sizeof *row);
     for (int32_t v = 0; v < b.vocab; v++) {

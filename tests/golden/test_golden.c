@@ -5,7 +5,7 @@
 
 static const char *const MODELS[] = {
     "llama-llama3rope", "llama-tied-linear", "mistral-sw16", "qwen2", "qwen3", "bloom", "cohere", "falcon-40b", "falcon-7b", "gpt2",
-    "gpt_bigcode-mqa", "gptj", "granite", "mpt", "phi2", "phi3",
+    "gpt_bigcode-mqa", "gptj", "granite", "mpt", "phi2", "phi3", "mixtral", "qwen3_moe",
 };
 
 static void need_golden(void)
@@ -23,7 +23,9 @@ static void test_models(void **state)
         snprintf(dir, sizeof dir, GOLDEN "/models/%s", MODELS[i]);
         /* Rounding of activations and pages: eight bits in BF16, eleven in F16. */
         double best = golden_check(dir, FWD_DTYPE_F32, NULL, 2e-4), scalar = golden_check(dir, FWD_DTYPE_F32, "scalar", 2e-4);
-        double bf16 = golden_check(dir, FWD_DTYPE_BF16, NULL, 0.25), f16 = golden_check(dir, FWD_DTYPE_F16, NULL, 0.02);
+        /* In a mixture a rounding can tip the choice of an expert: then whole rows differ. */
+        bool moe = strstr(MODELS[i], "moe") || strstr(MODELS[i], "mixtral");
+        double bf16 = golden_check(dir, FWD_DTYPE_BF16, NULL, moe ? 4.0 : 0.25), f16 = golden_check(dir, FWD_DTYPE_F16, NULL, moe ? 4.0 : 0.02);
         printf("%-20s f32 %.1e  scalar %.1e  bf16 %.1e  f16 %.1e\n", MODELS[i], best, scalar, bf16, f16);
     }
 }

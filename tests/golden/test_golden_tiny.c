@@ -27,8 +27,10 @@ static void test_tiny(void **state)
     for (int i = 0; i < n; i++) {
         char dir[512];
         snprintf(dir, sizeof dir, TINY "/%s", names[i]);
+        /* In a mixture a rounding can tip the choice of an expert: then whole rows differ. */
+        bool moe = strstr(names[i], "moe") || strstr(names[i], "mixtral");
         double best = golden_check(dir, FWD_DTYPE_F32, NULL, 2e-5), scalar = golden_check(dir, FWD_DTYPE_F32, "scalar", 2e-5);
-        double avx2 = golden_check(dir, FWD_DTYPE_F32, "avx2", 2e-5), stored = golden_check(dir, FWD_DTYPE_AUTO, NULL, 0.5);
+        double avx2 = golden_check(dir, FWD_DTYPE_F32, "avx2", 2e-5), stored = golden_check(dir, FWD_DTYPE_AUTO, NULL, moe ? 4.0 : 0.5);
         printf("%-22s best %.1e  scalar %.1e  avx2 %.1e  as stored %.1e\n", names[i], best, scalar, avx2, stored);
         mem_free(names[i]);
     }

@@ -50,7 +50,7 @@ static bool take_all(const struct model *m, struct err *e)
         int64_t rows[3], cols;
         if (!arch_linear_shape(model_arch(m), (enum arch_linear)s, rows, &cols) || (s == ARCH_LIN_HEAD && model_arch(m)->tied_head))
             continue;
-        if (!model_get_linear(m, (enum arch_linear)s, 0, &l, e))
+        if (!model_get_linear(m, (enum arch_linear)s, 0, 0, &l, e))
             return false;
         model_linear_free(&l);
     }
@@ -98,7 +98,7 @@ static void test_open(void **state)
     assert_int_equal(g->eos_ids[0], 3);
     assert_int_equal(g->eos_ids[2], 2);
     struct model_linear l;
-    assert_true(model_get_linear(m, ARCH_LIN_QKV, 0, &l, &e));
+    assert_true(model_get_linear(m, ARCH_LIN_QKV, 0, 0, &l, &e));
     assert_int_equal(l.n_parts, 3);
     assert_int_equal(l.parts[1].n_rows, 4);
     assert_int_equal(l.parts[0].n_cols, 8);
@@ -107,8 +107,8 @@ static void test_open(void **state)
     assert_true(row[0] == 17.0f && row[15] == 32.0f);
     assert_null(l.bias);
     model_linear_free(&l);
-    assert_int_equal(model_linear_dtype(m, ARCH_LIN_EMBED, 0), DT_BF16);
-    assert_int_equal(model_linear_dtype(m, ARCH_LIN_QKV, 0), DT_F32);   /* F32, F32, BF16 */
+    assert_int_equal(model_linear_dtype(m, ARCH_LIN_EMBED, 0, 0), DT_BF16);
+    assert_int_equal(model_linear_dtype(m, ARCH_LIN_QKV, 0, 0), DT_F32);   /* F32, F32, BF16 */
     model_close(&m);
     model_close(&m);
     folder_remove(&f);
@@ -233,7 +233,7 @@ static void test_dummy(void **state)
     double square = 0;
     for (int i = 0; i < 3; i++) {
         struct model_linear l;
-        assert_true(model_get_linear(m[i], ARCH_LIN_EMBED, 0, &l, &e));
+        assert_true(model_get_linear(m[i], ARCH_LIN_EMBED, 0, 0, &l, &e));
         l.parts[0].read(&l.parts[0], 0, 10, all[i]);
         l.parts[0].read(&l.parts[0], 6, 2, some);
         assert_memory_equal(some, all[i] + 48, sizeof some);
@@ -249,7 +249,7 @@ static void test_dummy(void **state)
     /* Variance 1/8 within a factor of two (a power of two is chosen) and chance. */
     assert_true(square / 80 > 0.05 && square / 80 < 0.3);
     struct model_linear k, v;
-    assert_true(model_get_linear(m[0], ARCH_LIN_QKV, 0, &k, &e) && model_get_linear(m[0], ARCH_LIN_QKV, 1, &v, &e));
+    assert_true(model_get_linear(m[0], ARCH_LIN_QKV, 0, 0, &k, &e) && model_get_linear(m[0], ARCH_LIN_QKV, 1, 0, &v, &e));
     assert_non_null(k.bias);
     k.parts[1].read(&k.parts[1], 0, 1, all[0]);
     k.parts[2].read(&k.parts[2], 0, 1, all[1]);

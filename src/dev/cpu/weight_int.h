@@ -17,4 +17,7 @@ struct dev_weight {
     bool borrowed;           /* panels are an image that somebody else keeps */
 };
 
+/* The kernels' name of an activation. */
+enum gemm_act cpu_gemm_act(enum dev_act act);
+
 #endif
