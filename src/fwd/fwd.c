@@ -305,7 +305,8 @@ bool fwd_open(struct fwd **out, struct dev *d, const struct model *m, const stru
     f->arch = *model_arch(m);
     f->max_tokens = o->max_tokens;
     f->max_logits = o->max_logits;
-    if (!load_weights(f, m, o, (int64_t)plan.weight_bytes, e) || !open_space(f, m, o, e)) {
+    /* What may be refused comes before what takes long. */
+    if (!open_space(f, m, o, e) || !load_weights(f, m, o, (int64_t)plan.weight_bytes, e)) {
         fwd_close(&f);
         return false;
     }

@@ -130,6 +130,9 @@ bool fwd_plan_bytes(struct fwd_plan *out, const struct model *m, const struct fw
         .n_layers = a->n_layers, .n_kv_heads = a->n_kv_heads, .head_dim = a->head_dim, .n_blocks = 2, .type = fwd_kv_type(m, o),
     };
     *out = (struct fwd_plan){ .n_params = model_n_params(m), .kv_block_bytes = dev_kv_block_bytes(&kv) };
+    if (!out->kv_block_bytes)
+        return err_set(e, ERR_UNSUPPORTED, "pages for %d key-value heads of %d dimensions are not supported: heads must be even and at most 256 wide",
+                       a->n_kv_heads, a->head_dim);
     bool ok = add_layer(out, m, o, false, 0);
     for (int l = 0; ok && l < a->n_layers; l++)
         ok = add_layer(out, m, o, true, l);
@@ -139,5 +142,5 @@ bool fwd_plan_bytes(struct fwd_plan *out, const struct model *m, const struct fw
     for (int i = 0; i < ARCH_N_ROPES; i++)
         if (a->rope[i].dim && ok)
             ok = mem_add(out->workspace_bytes, rope_bytes(&a->rope[i], o->max_tokens, o->max_model_len), &out->workspace_bytes);
-    return (ok && out->kv_block_bytes && bytes) || err_set(e, ERR_TOO_LARGE, "the model's size in bytes is too large to count");
+    return (ok && bytes) || err_set(e, ERR_TOO_LARGE, "the model's size in bytes is too large to count");
 }
