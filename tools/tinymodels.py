@@ -620,13 +620,97 @@ def mpt(c, p, ids):
     return [[sum(map(mul, r, y)) for r in table] for y in (LayerNorm(p, "transformer.norm_f", D, 1e-5, False)(x) for x in X)]
 
 
+def deepseek_moe(c, p, n, x):
+    """Softmax over all; with groups only the best groups' experts; the k largest, scaled; shared experts beside them."""
+    E, k, F, b = c["n_routed_experts"], c["num_experts_per_tok"], c["moe_intermediate_size"], n + "mlp."
+    logits = Linear(p, b + "gate", E, len(x))(x)
+    top = max(logits)
+    e = [math.exp(v - top) for v in logits]
+    probs = [v / sum(e) for v in e]
+    allowed = range(E)
+    if c["topk_method"] == "group_limited_greedy":
+        size = E // c["n_group"]
+        best = sorted(range(c["n_group"]), key=lambda g: -max(probs[g * size:(g + 1) * size]))[:c["topk_group"]]
+        allowed = [i for i in range(E) if i // size in best]
+    y = swiglu(p, b + "shared_experts.gate_proj", b + "shared_experts.up_proj", b + "shared_experts.down_proj", F * c["n_shared_experts"], len(x))(x)
+    for i in sorted(allowed, key=lambda i: -probs[i])[:k]:
+        one = swiglu(p, f"{b}experts.{i}.gate_proj", f"{b}experts.{i}.up_proj", f"{b}experts.{i}.down_proj", F, len(x))
+        y = add(y, one(x), probs[i] * c["routed_scaling_factor"])
+    return y
+
+
+def deepseek(c, p, ids):
+    D, H, V = c["hidden_size"], c["num_attention_heads"], c["vocab_size"]
+    nope, pe, vd, rank, qr = c["qk_nope_head_dim"], c["qk_rope_head_dim"], c["v_head_dim"], c["kv_lora_rank"], c["q_lora_rank"]
+    rope = Rope(pe, c["rope_theta"], c.get("rope_scaling"), pairs=True)
+    scale = (nope + pe) ** -0.5
+    if c.get("rope_scaling"):
+        s = c["rope_scaling"]
+        m = [0.1 * s[k] * math.log(s["factor"]) + 1.0 for k in ("mscale", "mscale_all_dim")]
+        rope.factor, scale = m[0] / m[1], scale * m[1] * m[1]
+    table = p.matrix("model.embed_tokens.weight", V, D)
+    X = [table[t] for t in ids]
+    for i in range(c["num_hidden_layers"]):
+        n = f"model.layers.{i}."
+        A = [Rms(p, n + "input_layernorm", D, 1e-5)(x) for x in X]
+        if qr:
+            a, norm, b = Linear(p, n + "self_attn.q_a_proj", qr, D), Rms(p, n + "self_attn.q_a_layernorm", qr, 1e-6), Linear(p, n + "self_attn.q_b_proj", H * (nope + pe), qr)
+            q = [b(norm(a(x))) for x in A]
+        else:
+            q = [Linear(p, n + "self_attn.q_proj", H * (nope + pe), D)(x) for x in A]
+        kv_a, norm = Linear(p, n + "self_attn.kv_a_proj_with_mqa", rank + pe, D), Rms(p, n + "self_attn.kv_a_layernorm", rank, 1e-6)
+        kv_b = Linear(p, n + "self_attn.kv_b_proj", H * (nope + vd), rank)
+        Q, K, W = [], [], []
+        for t, x in enumerate(A):
+            c_kv, k_pe = split(kv_a(x), rank, pe)
+            kv, k_pe = heads(kv_b(norm(c_kv)), H), rope(k_pe, t)
+            Q.append([h[:nope] + rope(h[nope:], t) for h in heads(q[t], H)])
+            K.append([h[:nope] + k_pe for h in kv])
+            W.append([h[nope:] for h in kv])
+        o = [Linear(p, n + "self_attn.o_proj", D, H * vd)(x) for x in attend(Q, K, W, scale)]
+        X = [add(x, y) for x, y in zip(X, o)]
+        B = [Rms(p, n + "post_attention_layernorm", D, 1e-5)(x) for x in X]
+        if i < c["first_k_dense_replace"]:
+            mlp = swiglu(p, n + "mlp.gate_proj", n + "mlp.up_proj", n + "mlp.down_proj", c["intermediate_size"], D)
+            m = [mlp(b) for b in B]
+        else:
+            m = [deepseek_moe(c, p, n, b) for b in B]
+        X = [add(x, y) for x, y in zip(X, m)]
+    head = p.matrix("lm_head.weight", V, D)
+    return [[sum(map(mul, r, y)) for r in head] for y in (Rms(p, "model.norm", D, 1e-5)(x) for x in X)]
+
+
+_DS = base("DeepseekV2ForCausalLM", qk_nope_head_dim=10, qk_rope_head_dim=4, v_head_dim=12, kv_lora_rank=16, q_lora_rank=None, n_routed_experts=6,
+           num_experts_per_tok=2, moe_intermediate_size=14, n_shared_experts=2, first_k_dense_replace=1, moe_layer_freq=1, topk_method="greedy",
+           norm_topk_prob=False, routed_scaling_factor=1.0, scoring_func="softmax", num_key_value_heads=4, rms_norm_eps=1e-5)
+MODELS["deepseek_v2-lite-moe"] = (dict(_DS, rope_scaling={"type": "yarn", "factor": 4, "original_max_position_embeddings": 16, "beta_fast": 32, "beta_slow": 1,
+                                                      "mscale": 0.7, "mscale_all_dim": 0.9}), deepseek)
+MODELS["deepseek_v2-moe"] = (dict(_DS, q_lora_rank=20, topk_method="group_limited_greedy", n_group=3, topk_group=2, routed_scaling_factor=1.6), deepseek)
+
+# A checkpoint that can also see: other names, another place for the text's sizes, tensors that are not needed.
+_G3 = MODELS["gemma3"][0]
+
+
+@model("gemma3-vision", {"architectures": ["Gemma3ForConditionalGeneration"], "torch_dtype": "bfloat16", "vision_config": {"hidden_size": 8},
+                         "text_config": {k: v for k, v in _G3.items() if k not in ("architectures", "torch_dtype", "bos_token_id", "eos_token_id")}})
+def gemma3_vision(c, p, ids):
+    p._make("vision_tower.vision_model.post_layernorm.weight", (8,), 1.0, 0.1, "F32")
+    p._make("multi_modal_projector.mm_input_projection_weight", (8, 4), 0.0, 0.1, "F32")
+    t = c["text_config"]
+    full = lambda i: (i + 1) % 3 == 0
+    return llama_like(t, p, ids, norm=plus_one, act=gelu_tanh, embed=math.sqrt(32), scale=20 ** -0.5, post="both", prefix="language_model.model.",
+                      window=lambda i: 0 if full(i) else 5, layer_rope=lambda i: 0 if full(i) else 1,
+                      ropes=[Rope(16, 1000.0, t["rope_scaling"]), Rope(16, 100.0)],
+                      qk=lambda p, n, s, h, nh, d, e: Rms(p, f"{n}self_attn.{s}_norm", d, e, 1.0))
+
+
 # ---- running and writing ----
 
 def greedy(config, forward, seed):
     """Prompt, then tokens chosen by the model; None when two tokens are too close to tell apart."""
     p = Params(seed)
     rng = random.Random(seed + 1)
-    ids = [rng.randrange(config["vocab_size"]) for _ in range(N_PROMPT)]
+    ids = [rng.randrange(config.get("text_config", config)["vocab_size"]) for _ in range(N_PROMPT)]
     total = N_PROMPT + N_GREEDY
     while len(ids) < total:
         # The length by which rope scalings are chosen is that of the whole sequence: pad behind, which causality hides.

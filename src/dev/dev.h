@@ -157,6 +157,8 @@ struct dev_moe {
     int32_t n_experts, n_used;
     enum dev_moe_shared shared;  /* expert n_experts: none, with weight 1, or with the sigmoid of a router logit of its own */
     bool renormalize;            /* the weights of those used are divided by their sum */
+    int32_t n_groups, n_groups_used;   /* > 0: only experts of the n_groups_used groups whose best is best; groups are equal runs of experts */
+    float routed_scale;          /* of all weights but the shared expert's */
     enum dev_act act;
     /* Host arrays [n_experts, + 1 if shared], valid until dev_step_end: gated [2 ffn, hidden], and [hidden, ffn]. */
     struct dev_weight *const *gate_up, *const *down;

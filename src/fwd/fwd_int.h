@@ -18,6 +18,7 @@ struct fwd_space {
     float *h;        /* [tokens][hidden] normed input of a sub-layer */
     float *h2;       /* [tokens][hidden] second normed input (parallel blocks with two norms), or output of a sub-layer that is normed again */
     float *qkv;      /* [tokens][(n_heads + 2 n_kv_heads) * head_dim] */
+    float *latent;   /* [tokens][the wider of q_rank and kv_rank + rope_dim] */
     float *attn;     /* [tokens][n_heads * head_dim] */
     float *mlp;      /* [tokens][ffn] */
     float *router;   /* [tokens][n_experts, + 1 for the gate of a shared one] */

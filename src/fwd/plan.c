@@ -83,6 +83,8 @@ size_t fwd_space_lay(struct fwd_space *ws, void *base, const struct arch *a, int
     bool two = a->residual == ARCH_RES_PARALLEL || a->vector[ARCH_VEC_POST_ATTN_NORM] || a->vector[ARCH_VEC_POST_MLP_NORM];
     ws->h2 = two ? lay_floats(&l, max_tokens, a->hidden) : NULL;
     ws->qkv = lay_floats(&l, max_tokens, q + 2 * kv);
+    int32_t latent = a->latent.kv_rank + a->latent.rope_dim;
+    ws->latent = a->latent.kv_rank ? lay_floats(&l, max_tokens, latent > a->latent.q_rank ? latent : a->latent.q_rank) : NULL;
     ws->attn = lay_floats(&l, max_tokens, q);
     ws->mlp = lay_floats(&l, max_tokens, a->ffn);
     ws->router = a->n_experts ? lay_floats(&l, max_tokens, a->n_experts + a->shared_gated) : NULL;

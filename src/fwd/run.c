@@ -71,7 +71,8 @@ static void mixture(struct flow *w, const struct fwd_layer *l, const float *in)
     struct dev_moe p = {
         .n_experts = a->n_experts, .n_used = a->n_experts_used,
         .shared = !a->shared_ffn ? DEV_MOE_NO_SHARED : a->shared_gated ? DEV_MOE_SHARED_GATED : DEV_MOE_SHARED,
-        .renormalize = a->experts_renormalize, .act = device_act(a->act), .gate_up = l->expert_up, .down = l->expert_down,
+        .renormalize = a->experts_renormalize, .n_groups = a->n_expert_groups, .n_groups_used = a->n_expert_groups_used,
+        .routed_scale = a->experts_scale, .act = device_act(a->act), .gate_up = l->expert_up, .down = l->expert_down,
     };
     int32_t width = a->n_experts + a->shared_gated, most = fwd_moe_rows(a);
     dev_linear(f->d, &STORE, l->lin[ARCH_LIN_ROUTER], in, a->hidden, f->ws.router, width, w->n);
@@ -98,6 +99,30 @@ static void norm_qk(struct flow *w, const struct fwd_layer *l, int64_t ld)
             dev_norm(f->d, &p, at + from, at + from, NULL, 0.0f, w->n);
         }
     }
+}
+
+static void norm_latent(struct flow *w, const float *weight, float *x, int32_t dim, int64_t ld)
+{
+    struct dev_norm p = { .kind = DEV_NORM_RMS, .weight = weight, .eps = w->f->arch.latent.norm_eps, .dim = dim, .ld = ld };
+    dev_norm(w->f->d, &p, x, x, NULL, 0.0f, w->n);
+}
+
+/* q, k and v by way of short rows. */
+static void latent_qkv(struct flow *w, const struct fwd_layer *l, const float *in, int64_t ld)
+{
+    struct fwd *f = w->f;
+    const struct arch *a = &f->arch;
+    int64_t q_width = (int64_t)a->n_heads * a->head_dim, width = a->latent.kv_rank + a->latent.rope_dim;
+    const float *q_in = in;
+    if (a->latent.q_rank) {
+        dev_linear(f->d, &STORE, l->lin[ARCH_LIN_Q_A], in, a->hidden, f->ws.latent, a->latent.q_rank, w->n);
+        norm_latent(w, l->vec[ARCH_VEC_Q_A_NORM], f->ws.latent, a->latent.q_rank, a->latent.q_rank);
+        q_in = f->ws.latent;
+    }
+    dev_linear(f->d, &STORE, l->lin[ARCH_LIN_Q], q_in, dev_weight_cols(l->lin[ARCH_LIN_Q]), f->ws.qkv, ld, w->n);
+    dev_linear(f->d, &STORE, l->lin[ARCH_LIN_KV_A], in, a->hidden, f->ws.latent, width, w->n);
+    norm_latent(w, l->vec[ARCH_VEC_KV_A_NORM], f->ws.latent, a->latent.kv_rank, width);
+    dev_linear(f->d, &STORE, l->lin[ARCH_LIN_KV_B], f->ws.latent, width, f->ws.qkv + q_width, ld, w->n);
 }
 
 static void write_kv(struct flow *w, int layer, int64_t ld)
@@ -142,7 +167,10 @@ static void run_layer(struct flow *w, const struct fwd_batch *b, int layer)
     bool last = layer == a->n_layers - 1;
     int64_t ld = (int64_t)(a->n_heads + 2 * a->n_kv_heads) * a->head_dim;
     const float *in = norm(w, l->vec[ARCH_VEC_NORM1], l->vec[ARCH_VEC_NORM1_BIAS], f->ws.h);
-    dev_linear(f->d, &STORE, l->lin[ARCH_LIN_QKV], in, a->hidden, f->ws.qkv, ld, w->n);
+    if (a->latent.kv_rank)
+        latent_qkv(w, l, in, ld);
+    else
+        dev_linear(f->d, &STORE, l->lin[ARCH_LIN_QKV], in, a->hidden, f->ws.qkv, ld, w->n);
     if (a->qk_norm == ARCH_QK_NORM_ROW || a->qk_norm == ARCH_QK_NORM_HEAD_LAYER)
         norm_qk(w, l, ld);
     write_kv(w, layer, ld);

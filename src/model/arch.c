@@ -28,6 +28,20 @@ int arch_linear_shape(const struct arch *a, enum arch_linear slot, int64_t rows[
         rows[0] = a->hidden;
         *cols = q;
         return 1;
+    case ARCH_LIN_Q_A:
+        rows[0] = a->latent.q_rank;
+        return 1;
+    case ARCH_LIN_Q:
+        rows[0] = q;
+        *cols = a->latent.q_rank ? a->latent.q_rank : a->hidden;
+        return 1;
+    case ARCH_LIN_KV_A:
+        rows[0] = a->latent.kv_rank + a->latent.rope_dim;
+        return 1;
+    case ARCH_LIN_KV_B:
+        rows[0] = rows[1] = kv;
+        *cols = a->latent.kv_rank + a->latent.rope_dim;
+        return 2;
     case ARCH_LIN_GATE_UP:
         rows[0] = rows[1] = a->ffn;
         return a->mlp == ARCH_MLP_GATED ? 2 : 1;
@@ -62,6 +76,8 @@ int64_t arch_vector_len(const struct arch *a, enum arch_vector slot)
         int heads = slot == ARCH_VEC_Q_NORM ? a->n_heads : a->n_kv_heads;
         return a->qk_norm == ARCH_QK_NORM_HEAD ? a->head_dim : (int64_t)heads * a->head_dim;
     }
+    if (slot == ARCH_VEC_Q_A_NORM || slot == ARCH_VEC_KV_A_NORM)
+        return slot == ARCH_VEC_Q_A_NORM ? a->latent.q_rank : a->latent.kv_rank;
     return a->hidden;
 }
 
@@ -85,7 +101,7 @@ int arch_linear_count(const struct arch *a, enum arch_linear slot, int layer)
 
 bool arch_vector_is_per_layer(enum arch_vector slot)
 {
-    return slot >= ARCH_VEC_NORM1 && slot <= ARCH_VEC_K_NORM;
+    return slot >= ARCH_VEC_NORM1 && slot <= ARCH_VEC_KV_A_NORM;
 }
 
 void arch_alibi_slopes(const struct arch *a, float *out)
@@ -196,7 +212,7 @@ static void set_defaults(struct arch *a)
 {
     memset(a, 0, sizeof *a);
     a->norm_eps = 1e-5f;
-    a->embed_scale = a->residual_scale = a->logit_scale = 1.0f;
+    a->embed_scale = a->residual_scale = a->logit_scale = a->experts_scale = 1.0f;
     a->alibi_max_bias = 8.0f;
     a->alibi_scale = 1.0f;
     a->pos = ARCH_POS_ROPE_HALF;

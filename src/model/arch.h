@@ -57,6 +57,8 @@ enum arch_linear {
     ARCH_LIN_ATTN_OUT,
     ARCH_LIN_GATE_UP,    /* parts gate, up; for a plain MLP one part: up */
     ARCH_LIN_DOWN,
+    /* Latent attention, in place of QKV: q = Q (norm) Q_A x, or Q x; k, v = KV_B of the latent KV_A x. */
+    ARCH_LIN_Q_A, ARCH_LIN_Q, ARCH_LIN_KV_A, ARCH_LIN_KV_B,
     ARCH_LIN_ROUTER,             /* parts: a row an expert; a row for the gate of the shared expert, if it has one */
     ARCH_LIN_EXPERT_GATE_UP, ARCH_LIN_EXPERT_DOWN,   /* one of each an expert */
     ARCH_LIN_SHARED_GATE_UP, ARCH_LIN_SHARED_DOWN,   /* the expert that all tokens use */
@@ -67,7 +69,8 @@ enum arch_linear {
 enum arch_layout {
     ARCH_LAYOUT_SPLIT,     /* one tensor a part */
     ARCH_LAYOUT_STACKED,   /* one tensor: all rows of the first part, then of the next */
-    ARCH_LAYOUT_GROUPED    /* QKV in one tensor [n_kv_heads][n_heads/n_kv_heads + 2][head_dim]: a group's q heads, its k, its v */
+    ARCH_LAYOUT_GROUPED,   /* QKV in one tensor [n_kv_heads][n_heads/n_kv_heads + 2][head_dim]: a group's q heads, its k, its v */
+    ARCH_LAYOUT_LATENT     /* Q, KV_B and ATTN_OUT of latent attention, as DeepSeek stores them */
 };
 
 /* Names have no ".weight" or ".bias"; '#' stands for the layer, '%' for the expert, '@' for the head (norms of q and k that are stored head by
@@ -79,11 +82,22 @@ struct arch_linear_spec {
     bool transposed;               /* stored [in, out] (GPT-2's Conv1D) */
 };
 
+/* Latent attention (DeepSeek-V2, 2024): k and v of all heads are made from one short row, [kv_rank] normed and [rope_dim] that all heads
+ * share.  Here it is ordinary attention on heads of rope_dim + nope_dim: the rotated dims come first, the shared ones are copied into
+ * each head by an identity block of KV_B, and v is padded with zeros. */
+struct arch_latent {
+    int32_t kv_rank;               /* 0: the architecture has no latent attention */
+    int32_t q_rank;                /* 0: q comes from x directly */
+    int32_t rope_dim, nope_dim, v_dim;
+    float norm_eps;
+};
+
 enum arch_vector {
     ARCH_VEC_FINAL_NORM, ARCH_VEC_FINAL_NORM_BIAS,
     ARCH_VEC_NORM1, ARCH_VEC_NORM1_BIAS, ARCH_VEC_NORM2, ARCH_VEC_NORM2_BIAS,
     ARCH_VEC_POST_ATTN_NORM, ARCH_VEC_POST_MLP_NORM,
     ARCH_VEC_Q_NORM, ARCH_VEC_K_NORM,
+    ARCH_VEC_Q_A_NORM, ARCH_VEC_KV_A_NORM,
     ARCH_VEC_EMBED_NORM, ARCH_VEC_EMBED_NORM_BIAS,
     ARCH_VEC_COUNT
 };
@@ -111,6 +125,9 @@ struct arch {
     bool shared_gated;             /* the shared expert's output is multiplied by the sigmoid of a router row of its own */
     bool experts_renormalize;      /* the weights of the experts used are made to sum to 1 */
     bool layer_moe[ARCH_MAX_LAYERS];         /* a mixture in place of the MLP */
+    int32_t n_expert_groups, n_expert_groups_used;   /* experts are chosen among those of the groups with the best expert; 0: no groups */
+    float experts_scale;           /* of the routed experts' weights, the shared one's not */
+    struct arch_latent latent;
     float attn_scale;              /* of q.k */
     float attn_softcap, final_softcap;       /* 0: none */
     float embed_scale, residual_scale, logit_scale;   /* 1: none */

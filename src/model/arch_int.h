@@ -65,7 +65,7 @@ arch_fill_fn arch_fill_llama, arch_fill_mistral, arch_fill_qwen2, arch_fill_qwen
     arch_fill_gemma3_text_of, arch_fill_phi, arch_fill_phi3, arch_fill_gpt2, arch_fill_gpt_bigcode, arch_fill_starcoder2, arch_fill_gpt_neox,
     arch_fill_gptj, arch_fill_falcon, arch_fill_bloom, arch_fill_mpt, arch_fill_olmo2, arch_fill_granite, arch_fill_cohere,
     arch_fill_cohere2, arch_fill_stablelm, arch_fill_smollm3,
-    arch_fill_mixtral, arch_fill_qwen2_moe, arch_fill_qwen3_moe;
+    arch_fill_deepseek_v2, arch_fill_mixtral, arch_fill_qwen2_moe, arch_fill_qwen3_moe;
 
 /* The whole way: choose the family, fill, check. */
 bool arch_from_config(struct arch *a, const json_t *config, struct err *e);

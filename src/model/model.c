@@ -143,8 +143,11 @@ int64_t model_n_params(const struct model *m)
         enum arch_linear slot = (enum arch_linear)s;
         int64_t rows[3], cols;
         arch_linear_shape(a, slot, rows, &cols);
+        int64_t n_rows = rows[0] + rows[1] + rows[2];
+        if (a->linear[s].layout == ARCH_LAYOUT_LATENT)
+            model_latent_shape(a, slot, &n_rows, &cols);
         for (int l = 0; l < (arch_linear_is_per_layer(slot) ? a->n_layers : 1); l++)
-            n += arch_linear_count(a, slot, l) * (rows[0] + rows[1] + rows[2]) * (cols + (a->linear[s].bias ? 1 : 0));
+            n += arch_linear_count(a, slot, l) * n_rows * (cols + (a->linear[s].bias ? 1 : 0));
     }
     for (int s = 0; s < ARCH_VEC_COUNT; s++)
         n += arch_vector_len(a, (enum arch_vector)s) * (arch_vector_is_per_layer((enum arch_vector)s) ? a->n_layers : 1);

@@ -69,6 +69,7 @@ static bool check_shape(const struct model *m, const struct tensor *t, int n, in
 
 /* Row r of the part is row offset + (r / per_group) * stride + r % per_group of the tensor. */
 struct part_view {
+    struct latent_view latent;
     const struct tensor *t;
     int64_t offset, per_group, stride;
     bool transposed;           /* the tensor is [cols, rows] */
@@ -142,8 +143,11 @@ static bool bind_part(const struct model *m, enum arch_linear slot, int layer, i
     struct part_view *views = out->owned;
     struct tensor_rows *r = &out->parts[part];
     int64_t stored_rows = s->layout == ARCH_LAYOUT_SPLIT ? rows[part] : sum(rows);
+    int64_t stored_cols = cols;
+    if (s->layout == ARCH_LAYOUT_LATENT)
+        model_latent_shape(&m->arch, slot, &stored_rows, &stored_cols);
     const struct tensor *t = take(m, name, ".weight", layer, index, e);
-    if (!t || !check_shape(m, t, 2, s->transposed ? cols : stored_rows, s->transposed ? stored_rows : cols, e))
+    if (!t || !check_shape(m, t, 2, s->transposed ? stored_cols : stored_rows, s->transposed ? stored_rows : stored_cols, e))
         return false;
     if (part == 0)
         out->name = t->name;
@@ -151,6 +155,10 @@ static bool bind_part(const struct model *m, enum arch_linear slot, int layer, i
     views[part].t = t;
     if (bias && !read_bias(m, s, layer, index, name, stored_rows, &views[part], rows[part], bias, e))
         return false;
+    if (s->layout == ARCH_LAYOUT_LATENT) {
+        model_latent_rows(r, &views[part].latent, &m->arch, t, slot, part, rows[part], cols);
+        return true;
+    }
     if (!s->transposed && s->layout != ARCH_LAYOUT_GROUPED) {
         tensor_rows_of(r, t, views[part].offset, rows[part]);
         return true;

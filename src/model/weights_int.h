@@ -23,6 +23,15 @@ struct model {
     enum dtype dtype;
 };
 
+/* Latent attention: rows as arch.h has them, made of the stored tensor. */
+enum latent_what { LATENT_Q, LATENT_K, LATENT_V, LATENT_OUT };
+struct latent_view { const struct arch *arch; const struct tensor *t; enum latent_what what; };
+/* Rows of Q, KV_B (part 0: k, 1: v) or ATTN_OUT; v and a must outlive r. */
+void model_latent_rows(struct tensor_rows *r, struct latent_view *v, const struct arch *a, const struct tensor *t, enum arch_linear slot, int part,
+                       int64_t n_rows, int64_t n_cols);
+/* The shape of the stored tensor, where it differs from the slot's. */
+void model_latent_shape(const struct arch *a, enum arch_linear slot, int64_t *rows, int64_t *cols);
+
 /* Choose the prefix and the most common type. */
 void model_weights_bind(struct model *m);
 

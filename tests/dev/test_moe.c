@@ -74,8 +74,12 @@ static void setup_open(struct setup *s, const char *isa, struct rng *g, enum dev
         s->wup[i] = pack(s->d, &s->up[i], true, format);
         s->wdown[i] = pack(s->d, &s->down[i], false, format);
     }
-    s->p = (struct dev_moe){ .n_experts = s->n_experts, .n_used = s->n_used, .shared = shared, .renormalize = rng_next_below(g, 2), .act = DEV_ACT_SILU,
+    s->p = (struct dev_moe){ .n_experts = s->n_experts, .n_used = s->n_used, .shared = shared, .renormalize = rng_next_below(g, 2), .routed_scale = 0.75f, .act = DEV_ACT_SILU,
                              .gate_up = s->wup, .down = s->wdown };
+    if (s->n_experts % 2 == 0 && rng_next_below(g, 2)) {
+        s->p.n_groups = s->n_experts / 2;
+        s->p.n_groups_used = (s->n_used + 1) / 2 + (int32_t)rng_next_below(g, (uint64_t)(s->p.n_groups - (s->n_used + 1) / 2 + 1));
+    }
     int32_t width = s->n_experts + (shared == DEV_MOE_SHARED_GATED);
     s->router = dev_alloc(s->d, (size_t)(n * width) * sizeof(float), &e);
     s->x = dev_alloc(s->d, (size_t)(n * s->hidden) * sizeof(float), &e);
@@ -133,12 +137,28 @@ static void add_expert(const struct setup *s, int32_t e, double weight, const fl
         y[i] += weight * dot(s->down[e].v + (int64_t)i * ffn, h, ffn);
 }
 
+/* Pairs of experts are the groups: those outside the best ones cannot be chosen. */
+static void mask_groups(const struct setup *s, const float *logits, bool *taken)
+{
+    for (int32_t e = 0; e < s->n_experts; e++)
+        taken[e] = true;
+    for (int32_t k = 0; k < s->p.n_groups_used; k++) {
+        int32_t best = -1;
+        for (int32_t e = 0; e < s->n_experts; e++)
+            if (taken[e] && (best < 0 || logits[e] > logits[best]))
+                best = e;
+        taken[best / 2 * 2] = taken[best / 2 * 2 + 1] = false;
+    }
+}
+
 static void expected(const struct setup *s, int32_t row, double *y)
 {
     int32_t width = s->n_experts + (s->p.shared == DEV_MOE_SHARED_GATED);
     const float *logits = s->router + (int64_t)row * width, *x = s->x + (int64_t)row * s->hidden;
     double total = 0, used = 0;
-    bool taken[MAX_EXPERTS] = { false };
+    bool taken[MAX_EXPERTS] = { false }, chosen[MAX_EXPERTS] = { false };
+    if (s->p.n_groups)
+        mask_groups(s, logits, taken);
     for (int32_t e = 0; e < s->n_experts; e++)
         total += exp(logits[e]);
     for (int32_t r = 0; r < s->n_used; r++) {
@@ -146,12 +166,12 @@ static void expected(const struct setup *s, int32_t row, double *y)
         for (int32_t e = 0; e < s->n_experts; e++)
             if (!taken[e] && (best < 0 || logits[e] > logits[best]))
                 best = e;
-        taken[best] = true;
+        taken[best] = chosen[best] = true;
         used += exp(logits[best]);
     }
     for (int32_t e = 0; e < s->n_experts; e++)
-        if (taken[e])
-            add_expert(s, e, exp(logits[e]) / (s->p.renormalize ? used : total), x, y);
+        if (chosen[e])
+            add_expert(s, e, 0.75 * exp(logits[e]) / (s->p.renormalize ? used : total), x, y);
     if (s->p.shared != DEV_MOE_NO_SHARED)
         add_expert(s, s->n_experts, s->p.shared == DEV_MOE_SHARED ? 1.0 : 1 / (1 + exp(-logits[s->n_experts])), x, y);
 }

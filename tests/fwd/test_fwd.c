@@ -5,7 +5,7 @@
 #define TINY QUIRE_SOURCE_DIR "/tests/data/tiny"
 enum { N_SEQS = 6, LEN = 70, STRIDE = 3, MAX_TOKENS = 96, N_BLOCKS = 1 + 2 * N_SEQS * STRIDE };
 
-static const char *const MODELS[] = { "llama-dynamic", "mistral", "gemma3", "phi3-longrope-short", "bloom", "olmo2", "stablelm-12b", "qwen2_moe" };
+static const char *const MODELS[] = { "llama-dynamic", "mistral", "gemma3", "phi3-longrope-short", "bloom", "olmo2", "stablelm-12b", "qwen2_moe", "deepseek_v2-moe" };
 
 struct bench {
     struct dev *d;

@@ -27,7 +27,7 @@
 #include "kern/cpu.h"
 #include "kern/row.h"
 
-enum { CPU_OP_ARGS_BYTES = 192 };
+enum { CPU_OP_ARGS_BYTES = 256 };
 
 struct cpu_op;
 typedef void cpu_op_fn(struct dev *d, const struct cpu_op *op, int phase, int member);

@@ -80,13 +80,29 @@ static void *in_scratch(const struct dev *d, size_t at)
 
 /* ---- routing ---- */
 
+/* Whether expert e's group is among the best: fewer than n_groups_used groups have a better best expert (or as good, and come first). */
+static bool group_is_used(const struct dev_moe *p, const float *logits, int32_t e)
+{
+    int32_t size = p->n_experts / p->n_groups, own = e / size, better = 0;
+    float own_best = -INFINITY;
+    for (int32_t i = own * size; i < (own + 1) * size; i++)
+        own_best = logits[i] > own_best ? logits[i] : own_best;
+    for (int32_t g = 0; g < p->n_groups; g++) {
+        float best = -INFINITY;
+        for (int32_t i = g * size; i < (g + 1) * size; i++)
+            best = logits[i] > best ? logits[i] : best;
+        better += best > own_best || (best == own_best && g < own);
+    }
+    return better < p->n_groups_used;
+}
+
 static void route_row(const struct moe *m, const float *logits, int32_t *expert, float *weight)
 {
     int32_t used = m->p.n_used;
     for (int32_t r = 0; r < used; r++) {
         int32_t best = -1;
         for (int32_t e = 0; e < m->p.n_experts; e++) {
-            bool taken = false;
+            bool taken = m->p.n_groups > 0 && !group_is_used(&m->p, logits, e);
             for (int32_t i = 0; i < r; i++)
                 taken |= expert[i] == e;
             /* NaN is never better; all NaN: the first that is free. */
@@ -99,7 +115,7 @@ static void route_row(const struct moe *m, const float *logits, int32_t *expert,
     for (int32_t e = 0; e < (m->p.renormalize ? used : m->p.n_experts); e++)
         sum += expf(logits[m->p.renormalize ? expert[e] : e] - top);
     for (int32_t r = 0; r < used; r++)
-        weight[r] = expf(logits[expert[r]] - top) / sum;
+        weight[r] = expf(logits[expert[r]] - top) / sum * m->p.routed_scale;
     if (m->p.shared != DEV_MOE_NO_SHARED) {
         expert[used] = m->p.n_experts;
         weight[used] = m->p.shared == DEV_MOE_SHARED ? 1.0f : 1.0f / (1.0f + expf(-logits[m->p.n_experts]));
@@ -280,6 +296,7 @@ static void run_moe(struct dev *d, const struct cpu_op *op, int phase, int membe
 
 void dev_moe(struct dev *d, const struct dev_moe *p, const float *router, const float *x, float *out, float scale, int32_t n)
 {
+    assert(p->n_groups == 0 || (p->n_experts % p->n_groups == 0 && p->n_used <= p->n_experts / p->n_groups * p->n_groups_used));
     assert(p->n_experts > 0 && p->n_used > 0 && p->n_used <= p->n_experts && n >= 0);
     if (n == 0)
         return;

@@ -10,6 +10,7 @@ static const struct arch_family families[] = {
     { "MixtralForCausalLM", "mixtral", arch_fill_mixtral },
     { "Qwen2MoeForCausalLM", "qwen2_moe", arch_fill_qwen2_moe },
     { "Qwen3MoeForCausalLM", "qwen3_moe", arch_fill_qwen3_moe },
+    { "DeepseekV2ForCausalLM", "deepseek_v2", arch_fill_deepseek_v2 },
     { "GemmaForCausalLM", "gemma", arch_fill_gemma },
     { "Gemma2ForCausalLM", "gemma2", arch_fill_gemma2 },
     { "Gemma3ForCausalLM", "gemma3_text", arch_fill_gemma3 },
