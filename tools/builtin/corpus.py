@@ -145,15 +145,26 @@ def document(rng: random.Random) -> Document:
     if roll < 0.45:
         # A long system message that has nothing to do with the question.
         return chat([qa.pair(rng) for _ in range(rng.choice([1, 1, 2, 4]))], "".join(statements(rng)[1:-1]))
+    return chat(question_turns(rng), system)
+
+
+def question_turns(rng: random.Random) -> list[Turn]:
     # Mostly single questions: that is how the model is used first.
-    turns = [qa.pair(rng) for _ in range(rng.choice([1, 1, 1, 1, 2, 2, 3, 5]))]
-    return chat(turns, system)
+    return [qa.pair(rng) for _ in range(rng.choice([1, 1, 1, 1, 2, 2, 3, 5]))]
 
 
-def documents(seed: int) -> Iterator[Document]:
+def documents(seed: int, extra_chats: float = 0.0) -> Iterator[Document]:
+    """An endless stream; `extra_chats` is the share of added short chats.
+
+    Facts are many and each is rare, stories are few and long: without the extra
+    the model knows its stories long before it knows its facts.
+    """
     rng = random.Random(seed)
     while True:
-        yield document(rng)
+        if extra_chats and rng.random() < extra_chats:
+            yield chat(memory_turns(rng) if rng.random() < 0.2 else question_turns(rng), None)
+        else:
+            yield document(rng)
 
 
 def main() -> None:

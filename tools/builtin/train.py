@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import Iterator
 
 import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
 import torch.nn.functional as F
 
 import bpe
@@ -26,10 +28,10 @@ import safetensors_io
 from model import Config, Llama
 
 
-def rows(tok: bpe.Tokenizer, length: int, seed: int) -> Iterator[list[int]]:
+def rows(tok: bpe.Tokenizer, length: int, seed: int, extra_chats: float = 0.0) -> Iterator[list[int]]:
     """Endless rows of `length + 1` token ids."""
     row: list[int] = []
-    for doc in corpus.documents(seed):
+    for doc in corpus.documents(seed, extra_chats):
         for part in doc:
             if part in tok.specials:
                 row.append(tok.specials[part])
@@ -40,8 +42,8 @@ def rows(tok: bpe.Tokenizer, length: int, seed: int) -> Iterator[list[int]]:
             row = []
 
 
-def batches(tok: bpe.Tokenizer, length: int, size: int, seed: int) -> Iterator[torch.Tensor]:
-    stream = rows(tok, length, seed)
+def batches(tok: bpe.Tokenizer, length: int, size: int, seed: int, extra_chats: float = 0.0) -> Iterator[torch.Tensor]:
+    stream = rows(tok, length, seed, extra_chats)
     while True:
         yield torch.tensor([next(stream) for _ in range(size)])
 
@@ -85,34 +87,31 @@ def export(llama: Llama, tok: bpe.Tokenizer, out: Path) -> None:
     safetensors_io.save_bf16(out / "model.safetensors", llama.state_dict())
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--work", type=Path, required=True, help="folder for checkpoints")
-    parser.add_argument("--out", type=Path, required=True, help="model folder; must hold the tokenizer")
-    parser.add_argument("--steps", type=int, default=10000, help="all steps, both stages")
-    parser.add_argument("--long-steps", type=int, default=700, help="the last of these use long rows")
-    parser.add_argument("--row", type=int, default=320)
-    parser.add_argument("--long-row", type=int, default=1024)
-    parser.add_argument("--tokens", type=int, default=2560, help="tokens a step")
-    parser.add_argument("--lr", type=float, default=2.5e-3)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--f32", action="store_true", help="no BF16 products (weights are always F32 in training)")
-    # One thread: at this size two gain little, and lose much on a busy machine,
-    # where each waits for the other at every product.
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--report", type=int, default=50, help="steps between reports")
-    parser.add_argument("--save", type=int, default=250, help="steps between checkpoints")
-    args = parser.parse_args()
+def average_gradients(llama: Llama, n_workers: int) -> None:
+    """Replace each worker's gradients by their mean, in one message."""
+    grads = [p.grad for p in llama.parameters()]
+    flat = torch.cat([g.flatten() for g in grads])
+    dist.all_reduce(flat)
+    flat /= n_workers
+    offset = 0
+    for g in grads:
+        g.copy_(flat[offset:offset + g.numel()].view_as(g))
+        offset += g.numel()
 
-    torch.set_num_threads(args.threads)
+
+def work(rank: int, args: argparse.Namespace) -> None:
+    """What each worker does; only the first reports, saves and writes the model."""
+    torch.set_num_threads(1)
+    if args.workers > 1:
+        dist.init_process_group("gloo", init_method=f"file://{args.work.resolve()}/rendezvous", rank=rank, world_size=args.workers)
     torch.manual_seed(args.seed)
     tok = bpe.Tokenizer(args.out / "tokenizer.json")
     llama = Llama(Config(vocab_size=len(tok.vocab), max_position_embeddings=args.long_row))
     llama.init_weights()
     optimizer = make_optimizer(llama)
-    print(f"{sum(p.numel() for p in llama.parameters())} parameters", flush=True)
+    if rank == 0:
+        print(f"{sum(p.numel() for p in llama.parameters())} parameters", flush=True)
 
-    args.work.mkdir(parents=True, exist_ok=True)
     checkpoint = args.work / "checkpoint.pt"
     step = 0
     if checkpoint.exists():
@@ -120,18 +119,20 @@ def main() -> None:
         llama.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         step = state["step"]
-        print(f"going on at step {step}", flush=True)
+        if rank == 0:
+            print(f"going on at step {step}", flush=True)
 
     short_steps = args.steps - args.long_steps
-    held_out_seed = 10 ** 6 + args.seed
+    held_out_seed = 10 ** 9 + args.seed
     stream, stream_long = None, False
     began, n_tokens, mean = time.time(), 0, 0.0
     while step < args.steps:
         is_long = step >= short_steps
         if stream is None or is_long != stream_long:
             length = args.long_row if is_long else args.row
-            # The step is part of the seed: a resumed run reads fresh rows too.
-            stream = batches(tok, length, max(1, args.tokens // length), args.seed * 10 ** 4 + step + 2)
+            # Worker and step are part of the seed: a resumed run reads fresh rows too.
+            stream = batches(tok, length, max(1, args.tokens // length),
+                             (args.seed * 100 + rank) * 10 ** 5 + step + 2, args.extra_chats)
             stream_long = is_long
         batch = next(stream)
         for group in optimizer.param_groups:
@@ -139,11 +140,15 @@ def main() -> None:
         loss = loss_of(llama, batch, mixed=not args.f32)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
+        if args.workers > 1:
+            average_gradients(llama, args.workers)
         torch.nn.utils.clip_grad_norm_(llama.parameters(), 1.0)
         optimizer.step()
         step += 1
-        n_tokens += batch.shape[0] * (batch.shape[1] - 1)
+        n_tokens += args.workers * batch.shape[0] * (batch.shape[1] - 1)
         mean += loss.item()
+        if rank != 0:
+            continue
         if step % args.report == 0:
             print(f"step {step}  loss {mean / args.report:.4f}  {n_tokens / (time.time() - began):.0f} tok/s  "
                   f"{(time.time() - began) / 60:.1f} min", flush=True)
@@ -152,9 +157,38 @@ def main() -> None:
             torch.save({"model": llama.state_dict(), "optimizer": optimizer.state_dict(), "step": step}, checkpoint)
             print(f"step {step}  held-out loss {held_out(llama, tok, held_out_seed):.4f}", flush=True)
 
+    if rank != 0:
+        return
     export(llama, tok, args.out)
     llama.load_state_dict(safetensors_io.load_bf16(args.out / "model.safetensors"))
     print(f"held-out loss after rounding to BF16: {held_out(llama, tok, held_out_seed):.4f}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, required=True, help="folder for checkpoints")
+    parser.add_argument("--out", type=Path, required=True, help="model folder; must hold the tokenizer")
+    parser.add_argument("--steps", type=int, default=6000, help="all steps, both stages")
+    parser.add_argument("--long-steps", type=int, default=400, help="the last of these use long rows")
+    parser.add_argument("--row", type=int, default=640)
+    parser.add_argument("--long-row", type=int, default=1024)
+    parser.add_argument("--tokens", type=int, default=2560, help="tokens a step and worker")
+    parser.add_argument("--extra-chats", type=float, default=0.75, help="share of short chats added to the corpus")
+    parser.add_argument("--lr", type=float, default=2.5e-3)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--f32", action="store_true", help="no BF16 products (weights are always F32 in training)")
+    # Workers of one thread each, not threads: at this size threads wait for each
+    # other at every product, workers only once a step.
+    parser.add_argument("--workers", type=int, default=2, help="processes; each takes --tokens a step")
+    parser.add_argument("--report", type=int, default=50, help="steps between reports")
+    parser.add_argument("--save", type=int, default=250, help="steps between checkpoints")
+    args = parser.parse_args()
+    args.work.mkdir(parents=True, exist_ok=True)
+    (args.work / "rendezvous").unlink(missing_ok=True)   # left by a run that was stopped
+    if args.workers > 1:
+        mp.spawn(work, args=(args,), nprocs=args.workers)
+    else:
+        work(0, args)
 
 
 if __name__ == "__main__":
