@@ -67,7 +67,7 @@ def learning_rate(step: int, n_steps: int, peak: float) -> float:
     if step < warmup:
         return peak * (step + 1) / warmup
     along = (step - warmup) / max(1, n_steps - warmup)
-    return peak * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * along)))
+    return peak * (0.002 + 0.998 * 0.5 * (1 + math.cos(math.pi * along)))
 
 
 def make_optimizer(llama: Llama) -> torch.optim.AdamW:
