@@ -100,7 +100,7 @@ static void choose_items(struct linear *l, int n_threads)
     l->tiles_per_item = j->rows.n_tiles;
 }
 
-enum gemm_act cpu_gemm_act(enum dev_act act)
+enum gemm_act dev_cpu_gemm_act(enum dev_act act)
 {
     static const enum gemm_act acts[] = {
         [DEV_ACT_NONE] = GEMM_ACT_NONE, [DEV_ACT_SILU] = GEMM_ACT_SILU, [DEV_ACT_GELU_ERF] = GEMM_ACT_GELU_ERF,
@@ -114,7 +114,7 @@ static struct gemm_epilogue epilogue_of(const struct dev_linear *p)
     static const enum gemm_store stores[] = {
         [DEV_EPI_STORE] = GEMM_STORE, [DEV_EPI_ADD] = GEMM_ADD, [DEV_EPI_GLU] = GEMM_GLU,
     };
-    return (struct gemm_epilogue){stores[p->epi], cpu_gemm_act(p->act), p->scale, p->softcap};
+    return (struct gemm_epilogue){stores[p->epi], dev_cpu_gemm_act(p->act), p->scale, p->softcap};
 }
 
 void dev_linear(struct dev *d, const struct dev_linear *p, const struct dev_weight *w,

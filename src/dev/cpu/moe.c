@@ -246,7 +246,7 @@ static void run_products(struct dev *d, const struct moe *m, bool second, void *
     const struct cut *cuts = in_scratch(d, second ? m->at.down : m->at.up);
     const struct totals *t = in_scratch(d, m->at.totals);
     const int32_t *first = in_scratch(d, m->at.first);
-    enum gemm_act act = cpu_gemm_act(m->p.act);
+    enum gemm_act act = dev_cpu_gemm_act(m->p.act);
     int64_t n = second ? t->down_items : t->up_items;
     for (int64_t i; (i = cpu_next(d)) < n;) {
         int32_t e = expert_of(cuts, m->n_all, i, false);

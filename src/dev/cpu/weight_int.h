@@ -18,6 +18,6 @@ struct dev_weight {
 };
 
 /* The kernels' name of an activation. */
-enum gemm_act cpu_gemm_act(enum dev_act act);
+enum gemm_act dev_cpu_gemm_act(enum dev_act act);
 
 #endif
