@@ -43,7 +43,8 @@ int arch_linear_shape(const struct arch *a, enum arch_linear slot, int64_t rows[
         *cols = a->latent.kv_rank + a->latent.rope_dim;
         return 2;
     case ARCH_LIN_GATE_UP:
-        rows[0] = rows[1] = a->ffn;
+        rows[0] = a->ffn;
+        rows[1] = a->mlp == ARCH_MLP_GATED ? a->ffn : 0;
         return a->mlp == ARCH_MLP_GATED ? 2 : 1;
     case ARCH_LIN_DOWN:
         rows[0] = a->hidden;

@@ -3,8 +3,7 @@
 
 void arch_fill_mistral(struct arch_cfg *c, struct arch *a)
 {
-    if (!arch_cfg_has(c, "num_key_value_heads"))
-        arch_cfg_fail(c, ERR_FORMAT, "config.json: 'num_key_value_heads' is missing");
+    arch_cfg_defaults(c, "{\"num_key_value_heads\":8}");
     arch_fill_llama(c, a);
     arch_set_attention_bias(a, false, false);
     arch_set_mlp_bias(a, false, false);

@@ -12,6 +12,7 @@ static void read_experts(struct arch_cfg *c, struct arch *a, const char *count_k
 
 void arch_fill_mixtral(struct arch_cfg *c, struct arch *a)
 {
+    arch_cfg_defaults(c, "{\"num_key_value_heads\":8,\"rms_norm_eps\":1e-5,\"rope_theta\":1000000.0}");
     arch_fill_llama(c, a);
     arch_set_attention_bias(a, false, false);
     read_experts(c, a, "num_local_experts", "intermediate_size", 2);
