@@ -5,7 +5,7 @@
 
 static void read_blocks(struct arch_cfg *c, struct arch *a)
 {
-    bool grouped = arch_cfg_bool(c, "new_decoder_architecture", false), multi_query = arch_cfg_bool(c, "multi_query", true);
+    bool grouped = arch_cfg_bool(c, "new_decoder_architecture", arch_cfg_get(c, "n_head_kv") != NULL), multi_query = arch_cfg_bool(c, "multi_query", true);
     bool parallel = arch_cfg_bool(c, "parallel_attn", true);
     int64_t norms = arch_cfg_int(c, "num_ln_in_parallel_attn", grouped ? 2 : 1, 1, 2);
     a->residual = grouped || parallel ? ARCH_RES_PARALLEL : ARCH_RES_SEQUENTIAL;
