@@ -326,6 +326,26 @@ static void hang_up_while_waiting(void **state)
     server_close(&s);
 }
 
+/* Clients that reset the connection while a worker still has their request. */
+static void reset_while_working(void **state)
+{
+    (void)state;
+    struct server *s = open_server(NULL);
+    for (int i = 0; i < 300; i++) {
+        int fd = open_raw(s, i % 2 ? long_stream : long_body);
+        struct linger now = {.l_onoff = 1, .l_linger = 0};
+        setsockopt(fd, SOL_SOCKET, SO_LINGER, &now, sizeof now);
+        if (i % 3 == 0)
+            pause_ms(1);
+        close(fd);
+    }
+    for (int i = 0; i < 1000 && !server_idle(s); i++)
+        pause_ms(5);
+    wait_for_pages();
+    expect(s, 200, NULL, NULL, (struct call){.path = "/v1/completions", .body = short_request});
+    server_close(&s);
+}
+
 static void two_at_once(struct server_opts *o) { o->http.max_concurrent = 2; }
 
 static void limits_and_drain(void **state)
@@ -404,7 +424,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(routes_and_refusals),  cmocka_unit_test(keys_and_origins), cmocka_unit_test(many_clients_and_hang_ups),
-        cmocka_unit_test(hang_up_while_waiting), cmocka_unit_test(limits_and_drain), cmocka_unit_test(close_while_busy),
+        cmocka_unit_test(hang_up_while_waiting), cmocka_unit_test(reset_while_working), cmocka_unit_test(limits_and_drain), cmocka_unit_test(close_while_busy),
         cmocka_unit_test(drain_finishes_what_runs),
     };
     return cmocka_run_group_tests(tests, open_engine, close_engine);
