@@ -147,7 +147,7 @@ static void print_banner(const struct serve *s)
     printf("quire serves %s (%s, %s, context %d, %d KV pages of %d tokens, %d threads) at %s\n\n"
            "try:  curl %s/v1/completions -H 'Content-Type: application/json' %s\\\n"
            "           -d '{\"prompt\": \"Once upon a time\", \"max_tokens\": 64, \"temperature\": 0}'\n\n",
-           name, info->architecture, info->dtype, info->max_model_len, info->n_blocks, info->block_tokens, info->n_threads, url, url,
+           name, info->architecture, info->dtype, info->max_model_len, info->n_blocks - 1, info->block_tokens, info->n_threads, url, url,
            s->keys.n ? "-H 'Authorization: Bearer KEY' " : "");
     fflush(stdout);
 }
