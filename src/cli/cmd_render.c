@@ -42,18 +42,12 @@ static bool parse_now(const char *text, int64_t *out, struct err *e)
     return true;
 }
 
-/* The tokenizer's files: a folder's, or those of the built-in model. */
+/* The tokenizer of a model, or of the built-in one. */
 static bool open_tok(const struct render_args *a, struct tok **t, struct err *e)
 {
-    if (a->model) {
-        const struct file_set files = {.dir = a->model};
-        if (!file_is_dir(a->model))
-            return err_set(e, ERR_NOT_FOUND, "%s: no such folder", a->model);
-        return tok_open(t, &files, e);
-    }
     struct model *m = NULL;
-    const struct model_opts opts = {.config_only = true};
-    bool ok = model_open(&m, NULL, &opts, e) && tok_open(t, model_files(m), e);
+    const struct model_opts opts = {.files_only = true};
+    bool ok = model_open(&m, a->model, &opts, e) && tok_open(t, model_files(m), e);
     model_close(&m);
     return ok;
 }

@@ -6,7 +6,7 @@
 #include "base/json.h"
 #include "base/mem.h"
 #include "cli/cli.h"
-#include "model/weights_int.h"
+#include "model/model.h"
 #include "tok/tok.h"
 
 struct tokenize {
@@ -17,13 +17,11 @@ struct tokenize {
 
 static bool open_tok(struct tokenize *t, const char *model, struct err *e)
 {
-    struct file_blob blobs[BUILTIN_MAX_FILES];
-    struct file_set fs = {.dir = model, .blobs = blobs};
-    if (!model && !model_builtin_files(blobs))
-        return err_set(e, ERR_NOT_FOUND, "this build has no built-in model; give a model folder");
-    if (model && !file_is_dir(model))
-        return err_set(e, ERR_NOT_FOUND, "%s is not a folder", model);
-    return tok_open(&t->tok, &fs, e);
+    const struct model_opts opts = {.files_only = true};
+    struct model *m = NULL;
+    bool ok = model_open(&m, model, &opts, e) && tok_open(&t->tok, model_files(m), e);
+    model_close(&m);
+    return ok;
 }
 
 static bool encode(const struct tokenize *t, const char *text, size_t len, struct tok_ids *ids, struct err *e)

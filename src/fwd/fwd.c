@@ -212,7 +212,7 @@ static void open_packed(struct fwd *f, const struct model *m, const struct fwd_o
     uint64_t key = packed_key(f, m, o);
     char layout[64];
     snprintf(layout, sizeof layout, "%s %d", dev_weight_layout(f->d), (int)o->dtype);
-    char *path = packed_path(o->packed_dir, model_files(m)->dir, layout);
+    char *path = packed_path(o->packed_dir, model_path(m), layout);
     if (path && packed_open(&f->packed, path, key, &e)) {
         struct verify v = { .packed = f->packed };
         dev_for(f->d, packed_count(f->packed), verify_entry, &v);

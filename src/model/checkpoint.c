@@ -4,6 +4,7 @@
 #include "base/json.h"
 #include "base/mem.h"
 #include "base/vec.h"
+#include "model/gguf_int.h"
 #include "model/safetensors_int.h"
 
 enum { MAX_INDEX_BYTES = 64 << 20, MAX_SHARDS = 4096 };
@@ -14,6 +15,8 @@ struct shard {
     char *file;
     struct file_view view;
     struct safetensors st;
+    const struct tensor *tensors;
+    size_t n_tensors;
     size_t first;              /* index of its first tensor in the whole checkpoint */
 };
 
@@ -30,21 +33,28 @@ static bool no_memory(struct err *e)
     return err_set(e, ERR_NOMEM, "no memory for the list of tensors");
 }
 
-static bool add_shard(struct checkpoint *ck, const struct file_set *files, const char *file, struct err *e)
+static struct shard *new_shard(struct checkpoint *ck, const char *file, struct err *e)
 {
     if (ck->n_shards >= MAX_SHARDS)
-        return err_set(e, ERR_FORMAT, "%s: more than %d weight files", INDEX_FILE, MAX_SHARDS);
+        return err_set(e, ERR_FORMAT, "%s: more than %d weight files", INDEX_FILE, MAX_SHARDS), NULL;
     if (!vec_reserve((void **)&ck->shards, &ck->cap_shards, ck->n_shards + 1, sizeof *ck->shards))
-        return no_memory(e);
+        return no_memory(e), NULL;
     struct shard *s = &ck->shards[ck->n_shards];
     *s = (struct shard){ .file = mem_try_strdup(file), .first = ck->n_tensors };
     if (!s->file)
-        return no_memory(e);
+        return no_memory(e), NULL;
     ck->n_shards++;
-    if (!file_set_open(files, file, &s->view, e) || !safetensors_parse(&s->st, s->view.data, s->view.size, file, e))
-        return false;
-    for (size_t i = 0; i < s->st.n_tensors; i++) {
-        const char *name = s->st.tensors[i].name;
+    return s;
+}
+
+/* The shard's tensors by name. */
+static bool list_shard(struct checkpoint *ck, struct shard *s, const struct tensor *tensors, size_t n, struct err *e)
+{
+    const char *file = s->file;
+    s->tensors = tensors;
+    s->n_tensors = n;
+    for (size_t i = 0; i < n; i++) {
+        const char *name = tensors[i].name;
         int64_t other;
         if (hash_map_get(ck->by_name, name, strlen(name), &other)) {
             const char *other_file;
@@ -56,6 +66,13 @@ static bool add_shard(struct checkpoint *ck, const struct file_set *files, const
         ck->n_tensors++;
     }
     return true;
+}
+
+static bool add_shard(struct checkpoint *ck, const struct file_set *files, const char *file, struct err *e)
+{
+    struct shard *s = new_shard(ck, file, e);
+    return s && file_set_open(files, file, &s->view, e) && safetensors_parse(&s->st, s->view.data, s->view.size, file, e)
+        && list_shard(ck, s, s->st.tensors, s->st.n_tensors, e);
 }
 
 static bool open_listed_shards(struct checkpoint *ck, const struct file_set *files, const json_t *map, struct err *e)
@@ -119,7 +136,28 @@ static bool open_index(struct checkpoint *ck, const struct file_set *files, stru
     return ok;
 }
 
-bool checkpoint_open(struct checkpoint **out, const struct file_set *files, struct err *e)
+static bool open_folder(struct checkpoint *ck, const struct file_set *files, struct err *e)
+{
+    bool single = file_set_has(files, SINGLE_FILE), sharded = file_set_has(files, INDEX_FILE);
+    if (!single && !sharded)
+        return err_set(e, ERR_NOT_FOUND, "no weights: expected %s, or %s and its shards%s", SINGLE_FILE, INDEX_FILE,
+                file_set_has(files, "pytorch_model.bin") || file_set_has(files, "pytorch_model.bin.index.json")
+                    ? " (pytorch_model.bin is not read: convert it to safetensors)" : "");
+    return single ? add_shard(ck, files, SINGLE_FILE, e) : open_index(ck, files, e);
+}
+
+static bool open_gguf(struct checkpoint *ck, const struct gguf_files *f, struct err *e)
+{
+    for (size_t i = 0; i < f->n_files; i++) {
+        struct shard *s = new_shard(ck, f->files[i].name, e);
+        if (!s || !list_shard(ck, s, f->files[i].g.tensors, f->files[i].g.n_tensors, e))
+            return false;
+    }
+    return true;
+}
+
+/* One of files and gguf. */
+static bool open_any(struct checkpoint **out, const struct file_set *files, const struct gguf_files *gguf, struct err *e)
 {
     *out = NULL;
     struct checkpoint *ck = mem_try_zalloc(1, sizeof *ck);
@@ -130,14 +168,7 @@ bool checkpoint_open(struct checkpoint **out, const struct file_set *files, stru
         no_memory(e);
         goto fail;
     }
-    bool single = file_set_has(files, SINGLE_FILE), sharded = file_set_has(files, INDEX_FILE);
-    if (!single && !sharded) {
-        err_set(e, ERR_NOT_FOUND, "no weights: expected %s, or %s and its shards%s", SINGLE_FILE, INDEX_FILE,
-                file_set_has(files, "pytorch_model.bin") || file_set_has(files, "pytorch_model.bin.index.json")
-                    ? " (pytorch_model.bin is not read: convert it to safetensors)" : "");
-        goto fail;
-    }
-    if (!(single ? add_shard(ck, files, SINGLE_FILE, e) : open_index(ck, files, e)))
+    if (!(gguf ? open_gguf(ck, gguf, e) : open_folder(ck, files, e)))
         goto fail;
     ck->used = mem_try_zalloc(ck->n_tensors, sizeof *ck->used);
     if (!ck->used) {
@@ -149,6 +180,16 @@ bool checkpoint_open(struct checkpoint **out, const struct file_set *files, stru
 fail:
     checkpoint_close(&ck);
     return false;
+}
+
+bool checkpoint_open(struct checkpoint **out, const struct file_set *files, struct err *e)
+{
+    return open_any(out, files, NULL, e);
+}
+
+bool checkpoint_open_gguf(struct checkpoint **out, const struct gguf_files *f, struct err *e)
+{
+    return open_any(out, NULL, f, e);
 }
 
 void checkpoint_close(struct checkpoint **ck)
@@ -176,13 +217,13 @@ size_t checkpoint_count(const struct checkpoint *ck)
 const struct tensor *checkpoint_at(const struct checkpoint *ck, size_t i, const char **file, bool *used)
 {
     size_t s = 0;
-    while (i >= ck->shards[s].first + ck->shards[s].st.n_tensors)
+    while (i >= ck->shards[s].first + ck->shards[s].n_tensors)
         s++;
     if (file)
         *file = ck->shards[s].file;
     if (used)
         *used = ck->used[i];
-    return &ck->shards[s].st.tensors[i - ck->shards[s].first];
+    return &ck->shards[s].tensors[i - ck->shards[s].first];
 }
 
 const struct tensor *checkpoint_find(const struct checkpoint *ck, const char *name)
@@ -203,9 +244,9 @@ const struct tensor *checkpoint_take(const struct checkpoint *ck, const char *na
 const char *checkpoint_file_of(const struct checkpoint *ck, const struct tensor *t)
 {
     for (size_t s = 0; s < ck->n_shards; s++) {
-        const struct safetensors *st = &ck->shards[s].st;
-        if (t >= st->tensors && t < st->tensors + st->n_tensors)
-            return ck->shards[s].file;
+        const struct shard *shard = &ck->shards[s];
+        if (t >= shard->tensors && t < shard->tensors + shard->n_tensors)
+            return shard->file;
     }
     return SINGLE_FILE;
 }

@@ -1,5 +1,5 @@
-/* model/checkpoint_int.h - all tensors of a checkpoint by name: model.safetensors alone, or the shards that
- * model.safetensors.index.json lists. */
+/* model/checkpoint_int.h - all tensors of a checkpoint by name: model.safetensors alone, the shards that
+ * model.safetensors.index.json lists, or GGUF files. */
 #ifndef QUIRE_MODEL_CHECKPOINT_INT_H
 #define QUIRE_MODEL_CHECKPOINT_INT_H
 
@@ -7,9 +7,13 @@
 #include "base/file.h"
 #include "tensor/tensor.h"
 
+struct gguf_files;
+
 struct checkpoint;
 
 bool checkpoint_open(struct checkpoint **out, const struct file_set *files, struct err *e);
+/* Of GGUF files, which must outlive it. */
+bool checkpoint_open_gguf(struct checkpoint **out, const struct gguf_files *f, struct err *e);
 void checkpoint_close(struct checkpoint **ck);
 /* NULL when there is none; marks it as used.  Borrowed. */
 const struct tensor *checkpoint_take(const struct checkpoint *ck, const char *name);

@@ -2,40 +2,44 @@
 #include <string.h>
 #include "model/weights_int.h"
 
-static void stored(const struct tensor *t, int64_t row, int64_t col, int64_t n, float *out)
+/* The first n_cols floats of out: one stored row, which may be shorter than that. */
+static void stored(const struct tensor_rows *t, int64_t row, float *out)
 {
-    size_t at = (size_t)(row * t->dims[1] + col) * dtype_bytes(t->dtype);
-    tensor_to_f32(t->dtype, (const unsigned char *)t->data + at, (size_t)n, out);
+    t->read(t, row, 1, out);
 }
 
 /* Head h's rope dims, which are stored behind the others, come first. */
-static void q_row(const struct arch_latent *l, const struct tensor *t, int64_t h, int64_t j, int64_t n_cols, float *out)
+static void q_row(const struct arch_latent *l, const struct tensor_rows *t, int64_t h, int64_t j, float *out)
 {
     int64_t row = j < l->rope_dim ? l->nope_dim + j : j - l->rope_dim;
-    stored(t, h * (l->rope_dim + l->nope_dim) + row, 0, n_cols, out);
+    stored(t, h * (l->rope_dim + l->nope_dim) + row, out);
 }
 
-static void k_row(const struct arch_latent *l, const struct tensor *t, int64_t h, int64_t j, int64_t n_cols, float *out)
+static void k_row(const struct arch_latent *l, const struct tensor_rows *t, int64_t h, int64_t j, int64_t n_cols, float *out)
 {
     memset(out, 0, (size_t)n_cols * sizeof *out);
     if (j < l->rope_dim)
         out[l->kv_rank + j] = 1.0f;
     else
-        stored(t, h * (l->nope_dim + l->v_dim) + j - l->rope_dim, 0, l->kv_rank, out);
+        stored(t, h * (l->nope_dim + l->v_dim) + j - l->rope_dim, out);
 }
 
-static void v_row(const struct arch_latent *l, const struct tensor *t, int64_t h, int64_t j, int64_t n_cols, float *out)
+static void v_row(const struct arch_latent *l, const struct tensor_rows *t, int64_t h, int64_t j, int64_t n_cols, float *out)
 {
     memset(out, 0, (size_t)n_cols * sizeof *out);
     if (j < l->v_dim)
-        stored(t, h * (l->nope_dim + l->v_dim) + l->nope_dim + j, 0, l->kv_rank, out);
+        stored(t, h * (l->nope_dim + l->v_dim) + l->nope_dim + j, out);
 }
 
-static void out_row(const struct arch *a, const struct tensor *t, int64_t row, int64_t n_cols, float *out)
+/* Heads of v_dim are moved apart, the last first. */
+static void out_row(const struct arch *a, const struct tensor_rows *t, int64_t row, float *out)
 {
-    memset(out, 0, (size_t)n_cols * sizeof *out);
-    for (int64_t h = 0; h < a->n_heads; h++)
-        stored(t, row, h * a->latent.v_dim, a->latent.v_dim, out + h * a->head_dim);
+    int64_t v = a->latent.v_dim;
+    stored(t, row, out);
+    for (int64_t h = a->n_heads - 1; h >= 0; h--) {
+        memmove(out + h * a->head_dim, out + h * v, (size_t)v * sizeof *out);
+        memset(out + h * a->head_dim + v, 0, (size_t)(a->head_dim - v) * sizeof *out);
+    }
 }
 
 static void read_latent(const struct tensor_rows *r, int64_t row0, int64_t n, float *out)
@@ -45,10 +49,10 @@ static void read_latent(const struct tensor_rows *r, int64_t row0, int64_t n, fl
     for (int64_t i = 0; i < n; i++, out += r->n_cols) {
         int64_t h = (row0 + i) / v->arch->head_dim, j = (row0 + i) % v->arch->head_dim;
         switch (v->what) {
-        case LATENT_Q: q_row(l, v->t, h, j, r->n_cols, out); break;
-        case LATENT_K: k_row(l, v->t, h, j, r->n_cols, out); break;
-        case LATENT_V: v_row(l, v->t, h, j, r->n_cols, out); break;
-        case LATENT_OUT: out_row(v->arch, v->t, row0 + i, r->n_cols, out); break;
+        case LATENT_Q: q_row(l, v->stored, h, j, out); break;
+        case LATENT_K: k_row(l, v->stored, h, j, r->n_cols, out); break;
+        case LATENT_V: v_row(l, v->stored, h, j, r->n_cols, out); break;
+        case LATENT_OUT: out_row(v->arch, v->stored, row0 + i, out); break;
         }
     }
 }
@@ -64,9 +68,9 @@ void model_latent_shape(const struct arch *a, enum arch_linear slot, int64_t *ro
     }
 }
 
-void model_latent_rows(struct tensor_rows *r, struct latent_view *v, const struct arch *a, const struct tensor *t, enum arch_linear slot, int part,
+void model_latent_rows(struct tensor_rows *r, struct latent_view *v, const struct arch *a, const struct tensor_rows *stored_rows, enum arch_linear slot, int part,
                        int64_t n_rows, int64_t n_cols)
 {
-    *v = (struct latent_view){ a, t, slot == ARCH_LIN_Q ? LATENT_Q : slot == ARCH_LIN_ATTN_OUT ? LATENT_OUT : part == 0 ? LATENT_K : LATENT_V };
-    *r = (struct tensor_rows){ .n_rows = n_rows, .n_cols = n_cols, .dtype = t->dtype, .read = read_latent, .ctx = v };
+    *v = (struct latent_view){ a, stored_rows, slot == ARCH_LIN_Q ? LATENT_Q : slot == ARCH_LIN_ATTN_OUT ? LATENT_OUT : part == 0 ? LATENT_K : LATENT_V };
+    *r = (struct tensor_rows){ .n_rows = n_rows, .n_cols = n_cols, .dtype = stored_rows->dtype, .read = read_latent, .ctx = v };
 }

@@ -25,7 +25,7 @@ static bool read_config(struct model *m, struct err *e)
                      method ? method : "?");
     }
     json_decref(config);
-    return ok;
+    return ok && (!m->gguf || gguf_adapt_arch(m->gguf, &m->arch, e));
 }
 
 static enum dtype config_dtype(const struct arch *a)
@@ -48,8 +48,47 @@ static char *base_name(const char *path)
     return mem_try_strndup(path + start, end - start);
 }
 
-static bool choose_files(struct model *m, const char *path, struct err *e)
+/* The metadata as the files of a folder. */
+static bool describe_gguf(struct model *m, const struct model_opts *o, struct err *e)
 {
+    static const char *const names[] = { "config.json", "tokenizer.json", "tokenizer_config.json" };
+    json_t *config = NULL;
+    int n = 0;
+    if (!gguf_tokenizer(m->gguf, &m->texts[1], &m->texts[2], e))
+        return false;
+    if (!o->files_only) {
+        config = gguf_config(m->gguf, e);
+        if (!config)
+            return false;
+        json_write(config, &m->texts[0]);
+        json_decref(config);
+    }
+    for (int i = 0; i < 3; i++) {
+        if (m->texts[i].failed)
+            return err_set(e, ERR_NOMEM, "no memory for its %s", names[i]);
+        if (m->texts[i].len)
+            m->blobs[n++] = (struct file_blob){ names[i], (const unsigned char *)m->texts[i].data, m->texts[i].len };
+    }
+    m->files.blobs = m->blobs;
+    return true;
+}
+
+static bool choose_gguf(struct model *m, const char *path, const struct model_opts *o, struct err *e)
+{
+    m->dir = mem_try_strdup(path);
+    m->name = base_name(path);
+    if (!m->dir || !m->name)
+        return err_set(e, ERR_NOMEM, "no memory for the model's name");
+    char *ending = strrchr(m->name, '.');
+    if (ending && strcmp(ending, ".gguf") == 0)
+        *ending = 0;
+    return gguf_files_open(&m->gguf, path, o->config_only || o->files_only || o->load_format == MODEL_LOAD_DUMMY, e) && describe_gguf(m, o, e);
+}
+
+static bool choose_files(struct model *m, const char *path, const struct model_opts *o, struct err *e)
+{
+    if (path && gguf_is_file(path))
+        return choose_gguf(m, path, o, e);
     if (!path) {
         m->files.blobs = m->blobs;
         m->name = mem_try_strdup(BUILTIN_NAME);
@@ -63,9 +102,9 @@ static bool choose_files(struct model *m, const char *path, struct err *e)
     if (!m->dir || !m->name)
         return err_set(e, ERR_NOMEM, "no memory for the model's name");
     if (!file_is_dir(path))
-        return err_set(e, file_exists(path) ? ERR_UNSUPPORTED : ERR_NOT_FOUND, "%s; expected a folder with config.json",
+        return err_set(e, file_exists(path) ? ERR_UNSUPPORTED : ERR_NOT_FOUND, "%s; expected a folder with config.json, or a .gguf file",
                        file_exists(path) ? "is not a folder" : "there is no such folder");
-    if (!file_set_has(&m->files, "config.json"))
+    if (!o->files_only && !file_set_has(&m->files, "config.json"))
         return err_set(e, ERR_NOT_FOUND, "no config.json: not a model folder in Hugging Face layout");
     return true;
 }
@@ -79,14 +118,20 @@ bool model_open(struct model **out, const char *path, const struct model_opts *o
     struct model *m = mem_try_zalloc(1, sizeof *m);
     if (!m)
         return err_set(e, ERR_NOMEM, "no memory for the model's description");
-    if (!choose_files(m, path, e) || !read_config(m, e) || !model_generation_read(&m->generation, &m->arch, &m->files, e))
+    if (!choose_files(m, path, o, e))
+        goto fail;
+    if (o->files_only) {
+        *out = m;
+        return true;
+    }
+    if (!read_config(m, e) || !model_generation_read(&m->generation, &m->arch, &m->files, e))
         goto fail;
     m->dummy = o->load_format == MODEL_LOAD_DUMMY;
     m->dummy_seed = o->dummy_seed;
     m->dtype = config_dtype(&m->arch);
     m->prefix = m->arch.prefixes[0];
     if (!m->dummy && !o->config_only) {
-        if (!checkpoint_open(&m->ck, &m->files, e))
+        if (!(m->gguf ? checkpoint_open_gguf(&m->ck, m->gguf, e) : checkpoint_open(&m->ck, &m->files, e)))
             goto fail;
         model_weights_bind(m);
     }
@@ -105,6 +150,9 @@ void model_close(struct model **m)
     if (!p)
         return;
     checkpoint_close(&p->ck);
+    gguf_files_close(&p->gguf);
+    for (size_t i = 0; i < sizeof p->texts / sizeof *p->texts; i++)
+        buf_free(&p->texts[i]);
     mem_free(p->dir);
     mem_free(p->name);
     mem_free(p);
@@ -123,6 +171,11 @@ const struct file_set *model_files(const struct model *m)
 const char *model_name(const struct model *m)
 {
     return m->name;
+}
+
+const char *model_path(const struct model *m)
+{
+    return m->dir;
 }
 
 enum dtype model_dtype(const struct model *m)

@@ -2,7 +2,7 @@
  * weights as readable matrices.  Knows nothing of devices or kernels; fwd/ packs and runs it.
  *
  * Sources: a Hugging Face folder (config.json, model.safetensors or shards with an index,
- * generation_config.json), or the set linked into the program.  Everything read here is
+ * generation_config.json), a GGUF file (or all parts of a split one), or the set linked into the program.  Everything read here is
  * untrusted: one clear error names the file, key or tensor. */
 #ifndef QUIRE_MODEL_MODEL_H
 #define QUIRE_MODEL_MODEL_H
@@ -21,7 +21,8 @@ enum model_load_format { MODEL_LOAD_AUTO, MODEL_LOAD_DUMMY };
 struct model_opts {
     enum model_load_format load_format;   /* DUMMY: seeded random weights from config.json alone */
     uint64_t dummy_seed;
-    bool config_only;                     /* do not open weights: for planning, tokenizing and rendering */
+    bool config_only;                     /* do not open weights: for planning */
+    bool files_only;                      /* nothing but model_files: for tokenizing and rendering; config.json need not be there */
 };
 
 /* path NULL: the built-in model. */
@@ -29,9 +30,10 @@ bool model_open(struct model **out, const char *path, const struct model_opts *o
 void model_close(struct model **m);
 
 const struct arch *model_arch(const struct model *m);
-/* The files of the model, for tok_open and others.  Borrowed. */
+/* The files of the model, for tok_open and others; of a GGUF model, what its metadata says in their terms.  Borrowed. */
 const struct file_set *model_files(const struct model *m);
-const char *model_name(const struct model *m);       /* folder name, or "quire-builtin" */
+const char *model_name(const struct model *m);       /* name of folder or file, or "quire-builtin" */
+const char *model_path(const struct model *m);       /* as it was opened; NULL: built in */
 /* The type the checkpoint's matrices are stored in (the most common of F32, F16, BF16); with config_only or dummy weights
  * what config.json says, or BF16. */
 enum dtype model_dtype(const struct model *m);

@@ -2,6 +2,7 @@
 #include <string.h>
 #include "base/mem.h"
 #include "model/weights_int.h"
+#include "tensor/quant.h"
 
 enum { MAX_NAME = 256 };
 
@@ -25,7 +26,7 @@ static bool make_name(const struct model *m, const char *pattern, const char *su
     return true;
 }
 
-static const struct tensor *take_name(const struct model *m, const char *name, struct err *e)
+static const struct tensor *take_name(const struct model *m, const char *name, bool blocks, struct err *e)
 {
     const struct tensor *t = checkpoint_take(m->ck, name);
     if (!t) {
@@ -33,24 +34,26 @@ static const struct tensor *take_name(const struct model *m, const char *name, s
                 strcmp(name, "lm_head.weight") == 0 ? " and config.json does not set tie_word_embeddings" : "");
         return NULL;
     }
-    if (t->dtype != DT_F32 && t->dtype != DT_F16 && t->dtype != DT_BF16) {
+    if (t->block ? !blocks : t->dtype != DT_F32 && t->dtype != DT_F16 && t->dtype != DT_BF16) {
         err_set(e, ERR_UNSUPPORTED, "%s: tensor %s is of type %s; supported are F32, F16 and BF16", checkpoint_file_of(m->ck, t),
-                name, dtype_name(t->dtype));
+                name, t->block ? t->block->name : dtype_name(t->dtype));
         return NULL;
     }
     return t;
 }
 
-static const struct tensor *take(const struct model *m, const char *pattern, const char *suffix, int layer, int index, struct err *e)
+/* A float tensor; with blocks, also one in a block format. */
+static const struct tensor *take(const struct model *m, const char *pattern, const char *suffix, int layer, int index, bool blocks, struct err *e)
 {
     char name[MAX_NAME];
-    return make_name(m, pattern, suffix, layer, index, name, e) ? take_name(m, name, e) : NULL;
+    return make_name(m, pattern, suffix, layer, index, name, e) ? take_name(m, name, blocks, e) : NULL;
 }
 
 /* dims[0..n) or one error that shows both shapes. */
 static bool check_shape(const struct model *m, const struct tensor *t, int n, int64_t d0, int64_t d1, struct err *e)
 {
     bool ok = t->n_dims == n && t->dims[0] == d0 && (n < 2 || t->dims[1] == d1);
+    ok = ok || (n == 2 && d0 == 1 && t->n_dims == 1 && t->dims[0] == d1);
     if (ok)
         return true;
     char found[128] = "", expected[64];
@@ -70,6 +73,7 @@ static bool check_shape(const struct model *m, const struct tensor *t, int n, in
 /* Row r of the part is row offset + (r / per_group) * stride + r % per_group of the tensor. */
 struct part_view {
     struct latent_view latent;
+    struct tensor_rows all;    /* of the tensor */
     const struct tensor *t;
     int64_t offset, per_group, stride;
     bool transposed;           /* the tensor is [cols, rows] */
@@ -90,7 +94,7 @@ static void read_view(const struct tensor_rows *r, int64_t row0, int64_t n, floa
     const struct part_view *v = r->ctx;
     if (!v->transposed) {
         for (int64_t i = 0; i < n; i++)
-            tensor_to_f32(v->t->dtype, element(v->t, view_row(v, row0 + i) * r->n_cols), (size_t)r->n_cols, out + i * r->n_cols);
+            v->all.read(&v->all, view_row(v, row0 + i), 1, out + i * r->n_cols);
         return;
     }
     /* A stored row holds one column of many of our rows: walk it once for all of them. */
@@ -127,7 +131,7 @@ static int64_t sum(const int64_t rows[3])
 static bool read_bias(const struct model *m, const struct arch_linear_spec *s, int layer, int index, const char *name, int64_t stored_rows,
                       const struct part_view *view, int64_t n, float *out, struct err *e)
 {
-    const struct tensor *t = take(m, name, ".bias", layer, index, e);
+    const struct tensor *t = take(m, name, ".bias", layer, index, false, e);
     if (!t || !check_shape(m, t, 1, stored_rows, 0, e))
         return false;
     for (int64_t i = 0; i < n; i++)
@@ -146,24 +150,25 @@ static bool bind_part(const struct model *m, enum arch_linear slot, int layer, i
     int64_t stored_cols = cols;
     if (s->layout == ARCH_LAYOUT_LATENT)
         model_latent_shape(&m->arch, slot, &stored_rows, &stored_cols);
-    const struct tensor *t = take(m, name, ".weight", layer, index, e);
+    const struct tensor *t = take(m, name, ".weight", layer, index, !s->transposed, e);
     if (!t || !check_shape(m, t, 2, s->transposed ? stored_cols : stored_rows, s->transposed ? stored_rows : stored_cols, e))
         return false;
     if (part == 0)
         out->name = t->name;
     views[part] = part_view_of(m, s, slot, part, rows);
     views[part].t = t;
+    tensor_rows_of(&views[part].all, t, 0, t->n_dims == 2 ? t->dims[0] : 1);
     if (bias && !read_bias(m, s, layer, index, name, stored_rows, &views[part], rows[part], bias, e))
         return false;
     if (s->layout == ARCH_LAYOUT_LATENT) {
-        model_latent_rows(r, &views[part].latent, &m->arch, t, slot, part, rows[part], cols);
+        model_latent_rows(r, &views[part].latent, &m->arch, &views[part].all, slot, part, rows[part], cols);
         return true;
     }
     if (!s->transposed && s->layout != ARCH_LAYOUT_GROUPED) {
         tensor_rows_of(r, t, views[part].offset, rows[part]);
         return true;
     }
-    *r = (struct tensor_rows){ .n_rows = rows[part], .n_cols = cols, .dtype = t->dtype, .read = read_view, .ctx = &views[part] };
+    *r = (struct tensor_rows){ .n_rows = rows[part], .n_cols = cols, .dtype = views[part].all.dtype, .read = read_view, .ctx = &views[part] };
     return true;
 }
 
@@ -254,7 +259,7 @@ static bool read_vector(const struct model *m, enum arch_vector slot, int layer,
         char name[MAX_NAME];
         if (!make_name(m, pattern, is_bias(slot) ? ".bias" : ".weight", layer, (int)(done / each), name, e))
             return false;
-        const struct tensor *t = take_name(m, name, e);
+        const struct tensor *t = take_name(m, name, false, e);
         size_t count;
         /* Norms of all heads come flat or as [heads, head_dim]. */
         bool heads = t && t->n_dims == 2 && t->dims[1] == hd && tensor_count(t, &count) && (int64_t)count == each;
@@ -344,11 +349,15 @@ static void choose_prefix(struct model *m)
 void model_weights_bind(struct model *m)
 {
     static const enum dtype types[] = { DT_F32, DT_F16, DT_BF16 };
-    size_t bytes[DT_COUNT] = { 0 };
+    size_t bytes[DT_COUNT] = { 0 }, in_blocks = 0, count;
     choose_prefix(m);
     for (size_t i = 0; i < checkpoint_count(m->ck); i++) {
         const struct tensor *t = checkpoint_at(m->ck, i, NULL, NULL);
-        if (t->n_dims >= 2 && !is_ignored(m, t->name))
+        if (t->n_dims < 2 || is_ignored(m, t->name))
+            continue;
+        if (t->block && tensor_count(t, &count))
+            in_blocks += count;
+        else
             bytes[t->dtype] += t->bytes / dtype_bytes(t->dtype);
     }
     size_t most = 0;
@@ -358,4 +367,7 @@ void model_weights_bind(struct model *m)
             m->dtype = types[i];
         }
     }
+    /* The scales of blocks are F16, and that is what such models are made to run in. */
+    if (in_blocks > most)
+        m->dtype = DT_F16;
 }

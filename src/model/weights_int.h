@@ -4,6 +4,7 @@
 
 #include "base/file.h"
 #include "model/checkpoint_int.h"
+#include "model/gguf_int.h"
 #include "model/model.h"
 
 /* The files linked into the program, ended by a NULL name; false when it was built without. */
@@ -14,7 +15,9 @@ struct model {
     struct arch arch;
     struct model_generation generation;
     struct file_set files;
-    struct file_blob blobs[BUILTIN_MAX_FILES];   /* of the built-in model */
+    struct file_blob blobs[BUILTIN_MAX_FILES];   /* of the built-in model, or what GGUF metadata says */
+    struct buf texts[3];           /* of blobs */
+    struct gguf_files *gguf;       /* NULL: not from GGUF */
     char *dir, *name;
     struct checkpoint *ck;         /* NULL: config_only or dummy */
     const char *prefix;            /* what '~' stands for */
@@ -25,9 +28,9 @@ struct model {
 
 /* Latent attention: rows as arch.h has them, made of the stored tensor. */
 enum latent_what { LATENT_Q, LATENT_K, LATENT_V, LATENT_OUT };
-struct latent_view { const struct arch *arch; const struct tensor *t; enum latent_what what; };
-/* Rows of Q, KV_B (part 0: k, 1: v) or ATTN_OUT; v and a must outlive r. */
-void model_latent_rows(struct tensor_rows *r, struct latent_view *v, const struct arch *a, const struct tensor *t, enum arch_linear slot, int part,
+struct latent_view { const struct arch *arch; const struct tensor_rows *stored; enum latent_what what; };
+/* Rows of Q, KV_B (part 0: k, 1: v) or ATTN_OUT; v, a and stored must outlive r. */
+void model_latent_rows(struct tensor_rows *r, struct latent_view *v, const struct arch *a, const struct tensor_rows *stored, enum arch_linear slot, int part,
                        int64_t n_rows, int64_t n_cols);
 /* The shape of the stored tensor, where it differs from the slot's. */
 void model_latent_shape(const struct arch *a, enum arch_linear slot, int64_t *rows, int64_t *cols);

@@ -3,6 +3,7 @@
 
 #include <assert.h>
 #include "base/mem.h"
+#include "tensor/quant.h"
 
 static const struct {
     const char *name;
@@ -190,6 +191,10 @@ static void plain_read(const struct tensor_rows *r, int64_t row0, int64_t n, flo
 void tensor_rows_of(struct tensor_rows *r, const struct tensor *t, int64_t row0, int64_t n_rows)
 {
     assert(t->n_dims == 1 || t->n_dims == 2);
+    if (t->block) {
+        quant_block_rows_of(r, t, row0, n_rows);
+        return;
+    }
     assert(dtype_is_float(t->dtype));
     int64_t rows = t->n_dims == 2 ? t->dims[0] : 1;
     assert(row0 >= 0 && n_rows >= 0 && row0 <= rows - n_rows);

@@ -24,10 +24,14 @@ bool dtype_is_float(enum dtype t);
 
 enum { TENSOR_MAX_DIMS = 8 };
 
+struct quant_block;
+struct tensor_quant;
+
 /* Borrowed: name and data live as long as the checkpoint they came from. */
 struct tensor {
     const char *name;
     enum dtype dtype;
+    const struct quant_block *block;   /* rows are blocks of this format (tensor/quant.h) and dtype is DT_U8; NULL: plain values */
     int n_dims;
     int64_t dims[TENSOR_MAX_DIMS];
     const void *data;          /* row major, little endian, may be unaligned */
@@ -52,9 +56,11 @@ struct tensor_rows {
     /* When the rows lie in memory as dtype, [n_rows][n_cols] with this distance between rows; else NULL. */
     const void *raw;
     size_t raw_stride_bytes;
+    /* When the values are integers under scales: how to have those instead (tensor/quant.h); else NULL. */
+    const struct tensor_quant *quant;
 };
 
-/* The plain case: a view of a 2-d float tensor's rows [row0, row0+n_rows); 1-d counts as one row. */
+/* The plain case: a view of a 2-d float or block tensor's rows [row0, row0+n_rows); 1-d counts as one row. */
 void tensor_rows_of(struct tensor_rows *r, const struct tensor *t, int64_t row0, int64_t n_rows);
 
 /* Convert n stored values of a float dtype to f32, exactly. */
