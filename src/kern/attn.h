@@ -47,7 +47,8 @@ size_t kern_attn_slab_bytes(enum kern_kv type, int head_dim);
 struct kern_attn_part {
     /* Slabs of the partition's pages.  Only those that hold an unmasked token of some row are read. */
     const unsigned char *slabs[KERN_ATTN_PAGES];
-    /* Slabs to bring into the cache meanwhile; all NULL for none.  Hints only. */
+    /* Pieces of memory of a slab's size to bring into the cache meanwhile, in this order; NULL for none.  The kernel
+     * spreads them over its own reading: half a piece for each half slab. */
     const unsigned char *next[KERN_ATTN_PAGES];
     int head_dim, n_rows;
     const void *q;               /* [n_rows] packed queries, q_row_bytes apart */

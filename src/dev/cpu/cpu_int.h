@@ -50,6 +50,7 @@ struct cpu_attn_block {
     int32_t seq, row, n_tokens;
     int32_t part, end;             /* partitions [part, end) */
     int32_t run;                   /* 0: one item does them all; else partitions an item, joined in a second phase */
+    int32_t heads;                 /* KV heads an item */
     int64_t item;                  /* its first item */
     size_t partial;                /* run > 0: offset of its partial results in the shared scratch, in floats */
     int64_t cost;
