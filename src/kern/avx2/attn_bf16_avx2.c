@@ -29,6 +29,10 @@ static inline void pack(word *dst, const float *x, int n)
 {
     memcpy(dst, x, (size_t)n * 4);
 }
+static inline vec weight_exp2(vec x)
+{
+    return vec_exp2(x);
+}
 static inline vec put_weights(word *dst, const vec *w, vec l)
 {
     for (int v = 0; v < 32 / VEC_N; v++) {

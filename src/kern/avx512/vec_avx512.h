@@ -93,17 +93,37 @@ static inline double vec_sum16_total(const struct vec_sum16 *s)
     return _mm_cvtsd_f64(_mm_add_sd(q, _mm_unpackhi_pd(q, q)));
 }
 
-/* 2^x for x <= 0, exactly 0 for -inf; relative error 1.4e-7 (degree 5, fused). */
+/* 2^x for x <= 0, exactly 0 below -127.  x = n + f with |f| <= 1/2; the polynomial of f, then n is added to its exponent:
+ * at -127 that leaves all bits zero.  No vreduceps and vscalefps, because additions have their own units. */
+static inline __m512i vec_exp2_split(vec x, vec *f)
+{
+    const vec magic = vec_set1(12582912.0f);
+    x = _mm512_max_ps(vec_set1(-127.0f), x);
+    vec t = _mm512_add_ps(x, magic);
+    *f = _mm512_sub_ps(x, _mm512_sub_ps(t, magic));
+    return _mm512_slli_epi32(_mm512_castps_si512(t), 23);
+}
+/* Relative error 1.1e-07 and the rounding of the last addition. */
 static inline vec vec_exp2(vec x)
 {
-    vec f = _mm512_reduce_ps(x, 0x01);
-    vec p = vec_set1(0.00186713017f);
-    p = _mm512_fmadd_ps(p, f, vec_set1(0.00901702978f));
-    p = _mm512_fmadd_ps(p, f, vec_set1(0.0557999127f));
-    p = _mm512_fmadd_ps(p, f, vec_set1(0.240164444f));
-    p = _mm512_fmadd_ps(p, f, vec_set1(0.693151295f));
+    vec f, p = vec_set1(0.00132647413f);
+    __m512i n = vec_exp2_split(x, &f);
+    p = _mm512_fmadd_ps(p, f, vec_set1(0.00967151206f));
+    p = _mm512_fmadd_ps(p, f, vec_set1(0.0555073358f));
+    p = _mm512_fmadd_ps(p, f, vec_set1(0.240222424f));
+    p = _mm512_fmadd_ps(p, f, vec_set1(0.693147004f));
     p = _mm512_fmadd_ps(p, f, vec_set1(1.0f));
-    return _mm512_scalef_ps(p, x);
+    return _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(p), n));
+}
+/* Relative error 1.0e-04, a small part of bf16's rounding. */
+static inline vec vec_exp2_short(vec x)
+{
+    vec f, p = vec_set1(0.0550089329f);
+    __m512i n = vec_exp2_split(x, &f);
+    p = _mm512_fmadd_ps(p, f, vec_set1(0.242210954f));
+    p = _mm512_fmadd_ps(p, f, vec_set1(0.693282902f));
+    p = _mm512_fmadd_ps(p, f, vec_set1(1.0f));
+    return _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(p), n));
 }
 
 #endif

@@ -27,6 +27,10 @@ static inline void pack(word *dst, const float *x, int n)
     for (int i = 0; i < n; i += 16)
         _mm256_mask_storeu_epi16(dst + i / 2, vec_mask(n - i), (__m256i)_mm512_cvtneps_pbh(vec_load_n(x + i, n - i)));
 }
+static inline vec weight_exp2(vec x)
+{
+    return vec_exp2_short(x);
+}
 static inline vec put_weights(word *dst, const vec *w, vec l)
 {
     __m512bh pairs = _mm512_cvtne2ps_pbh(w[1], w[0]);
