@@ -27,7 +27,7 @@ ALLOWED = {
     "bench": "tok engine kern",
 }
 # dev/cpu and dev/cuda are behind dev/dev.h; kern/<isa> behind kern/kern.h: nobody else enters.
-PRIVATE = re.compile(r"_int\.h$|^kern/(ref|avx2|avx512|avx512bf16)/|^dev/(cpu|cuda|hpu)/|^model/arch/")
+PRIVATE = re.compile(r"_int\.h$|^kern/(ref|avx2|avxvnni|avx512|avx512vnni|avx512bf16)/|^dev/(cpu|cuda|hpu)/|^model/arch/")
 
 
 def main() -> int:

@@ -26,11 +26,11 @@ static void run_ops(struct worker *w, struct op *ops, int n_ops)
     for (int o = 0; o < n_ops; o++) {
         struct op *op = &ops[o];
         const struct gemm_job *j = &op->job;
-        size_t act = gemm_act_bytes(j->kern->format, j->kern->act_bf16, j->k);
+        size_t act = gemm_act_bytes(j->kern, j->k);
         if (w->member == 0) {
             for (int t = 0; t < j->rows.n_tiles; t++) {
                 int64_t r0 = gemm_rows_first(&j->rows, t), r1 = gemm_rows_first(&j->rows, t + 1);
-                j->kern->prepare(op->x + r0 * j->k, j->k, (int)(r1 - r0), j->k, (char *)op->a + r0 * act);
+                gemm_prepare(j->kern, op->x + r0 * j->k, j->k, (int)(r1 - r0), j->k, (char *)op->a + r0 * act);
             }
             atomic_store(&w->t->next, 0);
         }
@@ -113,7 +113,7 @@ int main(int argc, char **argv)
     if (argc < 5) return 2;
     enum kern_isa isa; enum gemm_format f = GEMM_FORMAT_COUNT;
     if (!kern_isa_parse(argv[1], &isa)) return 2;
-    static const char *fn[] = {"f32", "f16", "bf16", "i8", "u4g32", "u4g64", "u4g128", "i8g32", "f8"};
+    static const char *fn[] = {"f32", "f16", "bf16", "i8", "i8g16", "i8g32", "u4g32", "u4g64", "u4g128", "f8"};
     for (int i = 0; i < GEMM_FORMAT_COUNT; i++) if (!strcmp(argv[2], fn[i])) f = i;
     struct team team = {.n = atoi(argv[3])};
     pthread_barrier_init(&team.go, NULL, team.n);
@@ -141,7 +141,7 @@ int main(int argc, char **argv)
     void *a = mem_try_map((size_t)MAX_M * 8192 * 8);
     void *scratch[MAX_THREADS];
     for (int i = 0; i < team.n; i++) scratch[i] = mem_try_map(gemm_scratch_bytes());
-    int kind = f == GEMM_BF16 && kern->act_bf16 ? 1 : f > GEMM_BF16 ? 2 : 3;
+    int kind = kern->operand == GEMM_OPERAND_BF16 ? 1 : kern->operand == GEMM_OPERAND_F32 ? 3 : 2;
     for (int mi = 4; mi < argc; mi++) {
         int m = atoi(argv[mi]);
         struct op ops[8 * N_SHAPES];
@@ -165,7 +165,7 @@ int main(int argc, char **argv)
         qsort(t, r, sizeof *t, cmp); qsort(bw, r, sizeof *bw, cmp); qsort(fl, r, sizeof *fl, cmp);
         double bytes = (double)layer_bytes * layers, flop = 2 * layer_mac * layers * m;
         double lim = bytes / bw[r / 2] > flop / fl[r / 2] ? bytes / bw[r / 2] : flop / fl[r / 2];
-        printf("%s %s M=%d: %.2f ms (best %.2f)  %.1f GB/s of %.1f, %.0f Gop/s of %.0f: %.0f%% of limit\n", argv[1], argv[2], m, t[r / 2] * 1e3, t[0] * 1e3,
+        printf("%s %s M=%d: %.2f ms (best %.2f)  %.1f GB/s of %.1f, %.0f Gop/s of %.0f: %.0f%% of limit\n", kern->name, argv[2], m, t[r / 2] * 1e3, t[0] * 1e3,
                bytes / t[r / 2] * 1e-9, bw[r / 2], flop / t[r / 2] * 1e-9, fl[r / 2], 100 * lim * 1e-9 / t[r / 2]);
     }
     return 0;

@@ -7,33 +7,88 @@
 
 /* ---- tables ---- */
 
-static const struct gemm_kern kernels[KERN_ISA_COUNT][GEMM_FORMAT_COUNT] = {
-    [KERN_ISA_SCALAR] = {
-        [GEMM_F32] = {KERN_ISA_SCALAR, GEMM_F32, 8, false, gemm_tile_f32_ref, gemm_prepare_f32_ref},
-        [GEMM_F16] = {KERN_ISA_SCALAR, GEMM_F16, 8, false, gemm_tile_f16_ref, gemm_prepare_f32_ref},
-        [GEMM_BF16] = {KERN_ISA_SCALAR, GEMM_BF16, 8, false, gemm_tile_bf16_ref, gemm_prepare_f32_ref},
-    },
-    [KERN_ISA_AVX2] = {
-        [GEMM_F32] = {KERN_ISA_AVX2, GEMM_F32, 6, false, gemm_tile_f32_avx2, gemm_prepare_f32_ref},
-        [GEMM_F16] = {KERN_ISA_AVX2, GEMM_F16, 6, false, gemm_tile_f16_avx2, gemm_prepare_f32_ref},
-        [GEMM_BF16] = {KERN_ISA_AVX2, GEMM_BF16, 6, false, gemm_tile_bf16_avx2, gemm_prepare_f32_ref},
-    },
-    [KERN_ISA_AVX512] = {
-        [GEMM_F32] = {KERN_ISA_AVX512, GEMM_F32, 14, false, gemm_tile_f32_avx512, gemm_prepare_f32_avx512},
-        [GEMM_F16] = {KERN_ISA_AVX512, GEMM_F16, 14, false, gemm_tile_f16_avx512, gemm_prepare_f32_avx512},
-        [GEMM_BF16] = {KERN_ISA_AVX512, GEMM_BF16, 14, false, gemm_tile_bf16_avx512, gemm_prepare_f32_avx512},
-    },
-    [KERN_ISA_AVX512_BF16] = {
-        [GEMM_F32] = {KERN_ISA_AVX512, GEMM_F32, 14, false, gemm_tile_f32_avx512, gemm_prepare_f32_avx512},
-        [GEMM_F16] = {KERN_ISA_AVX512, GEMM_F16, 14, false, gemm_tile_f16_avx512, gemm_prepare_f32_avx512},
-        [GEMM_BF16] = {KERN_ISA_AVX512_BF16, GEMM_BF16, 14, true, gemm_tile_bf16_avx512bf16, gemm_prepare_bf16_avx512bf16},
-    },
+/* Of one format, later ones are better. */
+static const struct gemm_kern kernels[] = {
+    {"f32_ref", KERN_ISA_SCALAR, NULL, GEMM_F32, GEMM_OPERAND_F32, 8, gemm_tile_f32_ref, gemm_prepare_f32_ref},
+    {"f16_ref", KERN_ISA_SCALAR, NULL, GEMM_F16, GEMM_OPERAND_F32, 8, gemm_tile_f16_ref, gemm_prepare_f32_ref},
+    {"bf16_ref", KERN_ISA_SCALAR, NULL, GEMM_BF16, GEMM_OPERAND_F32, 8, gemm_tile_bf16_ref, gemm_prepare_f32_ref},
+    {"f8_ref", KERN_ISA_SCALAR, NULL, GEMM_F8, GEMM_OPERAND_F32, 8, gemm_tile_f8_ref, gemm_prepare_f32_ref},
+    {"i8_ref", KERN_ISA_SCALAR, NULL, GEMM_I8, GEMM_OPERAND_S8, 8, gemm_tile_i8_ref, gemm_prepare_int_ref},
+    {"i8_g16_ref", KERN_ISA_SCALAR, NULL, GEMM_I8_G16, GEMM_OPERAND_S8, 8, gemm_tile_i8_g16_ref, gemm_prepare_int_ref},
+    {"i8_g32_ref", KERN_ISA_SCALAR, NULL, GEMM_I8_G32, GEMM_OPERAND_S8, 8, gemm_tile_i8_g32_ref, gemm_prepare_int_ref},
+    {"u4_g32_ref", KERN_ISA_SCALAR, NULL, GEMM_U4_G32, GEMM_OPERAND_S8, 8, gemm_tile_u4_g32_ref, gemm_prepare_int_ref},
+    {"u4_g64_ref", KERN_ISA_SCALAR, NULL, GEMM_U4_G64, GEMM_OPERAND_S8, 8, gemm_tile_u4_g64_ref, gemm_prepare_int_ref},
+    {"u4_g128_ref", KERN_ISA_SCALAR, NULL, GEMM_U4_G128, GEMM_OPERAND_S8, 8, gemm_tile_u4_g128_ref, gemm_prepare_int_ref},
+    {"f32_avx2", KERN_ISA_AVX2, NULL, GEMM_F32, GEMM_OPERAND_F32, 6, gemm_tile_f32_avx2, gemm_prepare_f32_ref},
+    {"f16_avx2", KERN_ISA_AVX2, NULL, GEMM_F16, GEMM_OPERAND_F32, 6, gemm_tile_f16_avx2, gemm_prepare_f32_ref},
+    {"bf16_avx2", KERN_ISA_AVX2, NULL, GEMM_BF16, GEMM_OPERAND_F32, 6, gemm_tile_bf16_avx2, gemm_prepare_f32_ref},
+    {"f8_avx2", KERN_ISA_AVX2, NULL, GEMM_F8, GEMM_OPERAND_F32, 6, gemm_tile_f8_avx2, gemm_prepare_f32_ref},
+    {"i8_avx2", KERN_ISA_AVX2, NULL, GEMM_I8, GEMM_OPERAND_S16, 6, gemm_tile_i8_avx2, gemm_prepare_int_avx2},
+    {"i8_g16_avx2", KERN_ISA_AVX2, NULL, GEMM_I8_G16, GEMM_OPERAND_S16, 3, gemm_tile_i8_g16_avx2, gemm_prepare_int_avx2},
+    {"i8_g32_avx2", KERN_ISA_AVX2, NULL, GEMM_I8_G32, GEMM_OPERAND_S16, 3, gemm_tile_i8_g32_avx2, gemm_prepare_int_avx2},
+    {"u4_g32_avx2", KERN_ISA_AVX2, NULL, GEMM_U4_G32, GEMM_OPERAND_S16, 3, gemm_tile_u4_g32_avx2, gemm_prepare_int_avx2},
+    {"u4_g64_avx2", KERN_ISA_AVX2, NULL, GEMM_U4_G64, GEMM_OPERAND_S16, 3, gemm_tile_u4_g64_avx2, gemm_prepare_int_avx2},
+    {"u4_g128_avx2", KERN_ISA_AVX2, NULL, GEMM_U4_G128, GEMM_OPERAND_S16, 3, gemm_tile_u4_g128_avx2, gemm_prepare_int_avx2},
+    {"i8_avxvnni", KERN_ISA_AVX2, "avx_vnni", GEMM_I8, GEMM_OPERAND_S8, 6, gemm_tile_i8_avxvnni, gemm_prepare_int_avx2},
+    {"i8_g16_avxvnni", KERN_ISA_AVX2, "avx_vnni", GEMM_I8_G16, GEMM_OPERAND_S8, 3, gemm_tile_i8_g16_avxvnni, gemm_prepare_int_avx2},
+    {"i8_g32_avxvnni", KERN_ISA_AVX2, "avx_vnni", GEMM_I8_G32, GEMM_OPERAND_S8, 3, gemm_tile_i8_g32_avxvnni, gemm_prepare_int_avx2},
+    {"u4_g32_avxvnni", KERN_ISA_AVX2, "avx_vnni", GEMM_U4_G32, GEMM_OPERAND_S8, 3, gemm_tile_u4_g32_avxvnni, gemm_prepare_int_avx2},
+    {"u4_g64_avxvnni", KERN_ISA_AVX2, "avx_vnni", GEMM_U4_G64, GEMM_OPERAND_S8, 3, gemm_tile_u4_g64_avxvnni, gemm_prepare_int_avx2},
+    {"u4_g128_avxvnni", KERN_ISA_AVX2, "avx_vnni", GEMM_U4_G128, GEMM_OPERAND_S8, 3, gemm_tile_u4_g128_avxvnni, gemm_prepare_int_avx2},
+    {"f32_avx512", KERN_ISA_AVX512, NULL, GEMM_F32, GEMM_OPERAND_F32, 14, gemm_tile_f32_avx512, gemm_prepare_f32_avx512},
+    {"f16_avx512", KERN_ISA_AVX512, NULL, GEMM_F16, GEMM_OPERAND_F32, 14, gemm_tile_f16_avx512, gemm_prepare_f32_avx512},
+    {"bf16_avx512", KERN_ISA_AVX512, NULL, GEMM_BF16, GEMM_OPERAND_F32, 14, gemm_tile_bf16_avx512, gemm_prepare_f32_avx512},
+    {"f8_avx512", KERN_ISA_AVX512, NULL, GEMM_F8, GEMM_OPERAND_F32, 14, gemm_tile_f8_avx512, gemm_prepare_f32_avx512},
+    {"i8_avx512vnni", KERN_ISA_AVX512, "avx512vnni", GEMM_I8, GEMM_OPERAND_S8, 14, gemm_tile_i8_avx512vnni, gemm_prepare_s8_avx512},
+    {"i8_g16_avx512vnni", KERN_ISA_AVX512, "avx512vnni", GEMM_I8_G16, GEMM_OPERAND_S8, 6, gemm_tile_i8_g16_avx512vnni, gemm_prepare_s8_avx512},
+    {"i8_g32_avx512vnni", KERN_ISA_AVX512, "avx512vnni", GEMM_I8_G32, GEMM_OPERAND_S8, 6, gemm_tile_i8_g32_avx512vnni, gemm_prepare_s8_avx512},
+    {"u4_g32_avx512vnni", KERN_ISA_AVX512, "avx512vnni", GEMM_U4_G32, GEMM_OPERAND_S8, 6, gemm_tile_u4_g32_avx512vnni, gemm_prepare_s8_avx512},
+    {"u4_g64_avx512vnni", KERN_ISA_AVX512, "avx512vnni", GEMM_U4_G64, GEMM_OPERAND_S8, 6, gemm_tile_u4_g64_avx512vnni, gemm_prepare_s8_avx512},
+    {"u4_g128_avx512vnni", KERN_ISA_AVX512, "avx512vnni", GEMM_U4_G128, GEMM_OPERAND_S8, 6, gemm_tile_u4_g128_avx512vnni, gemm_prepare_s8_avx512},
+    {"bf16_avx512bf16", KERN_ISA_AVX512_BF16, NULL, GEMM_BF16, GEMM_OPERAND_BF16, 14, gemm_tile_bf16_avx512bf16, gemm_prepare_bf16_avx512bf16},
+    {"f8_avx512bf16", KERN_ISA_AVX512_BF16, NULL, GEMM_F8, GEMM_OPERAND_BF16, 11, gemm_tile_f8_avx512bf16, gemm_prepare_bf16_avx512bf16},
 };
+enum { N_KERNELS = sizeof kernels / sizeof kernels[0] };
+
+static bool kernel_runs(const struct gemm_kern *kern, enum kern_isa isa)
+{
+    if (kern->isa > isa)
+        return false;
+    int n;
+    const char *const *have = kern_cpu_features(&n);
+    for (int i = 0; kern->feature && i < n; i++) {
+        if (strcmp(have[i], kern->feature) == 0)
+            return true;
+    }
+    return !kern->feature;
+}
 
 const struct gemm_kern *gemm_kern_get(enum kern_isa isa, enum gemm_format f)
 {
     assert((unsigned)isa < KERN_ISA_COUNT && (unsigned)f < GEMM_FORMAT_COUNT);
-    return &kernels[isa][f];
+    int i = N_KERNELS - 1;
+    while (i > 0 && !(kernels[i].format == f && kernel_runs(&kernels[i], isa)))
+        i--;
+    return &kernels[i];
+}
+
+const struct gemm_kern *gemm_kern_at(int i)
+{
+    for (int j = 0; j < N_KERNELS; j++) {
+        if (kernel_runs(&kernels[j], kern_isa_best()) && i-- == 0)
+            return &kernels[j];
+    }
+    return NULL;
+}
+
+void gemm_prepare(const struct gemm_kern *kern, const float *x, int64_t ldx, int rows, int64_t k, void *a)
+{
+    kern->prepare(kern, x, ldx, rows, k, a);
+}
+
+int64_t gemm_prepare_step(const struct gemm_kern *kern)
+{
+    return kern->operand == GEMM_OPERAND_F32 || kern->operand == GEMM_OPERAND_BF16 ? 2 : 0;
 }
 
 gemm_epilogue_fn *gemm_epilogue_get(enum kern_isa isa)
@@ -50,26 +105,53 @@ gemm_epilogue_fn *gemm_epilogue_get(enum kern_isa isa)
 
 /* ---- layouts ---- */
 
-static const struct { uint8_t group, unit_bytes; } layouts[GEMM_FORMAT_COUNT] = {
-    [GEMM_F32] = {1, 4},
-    [GEMM_F16] = {1, 2},
-    [GEMM_BF16] = {2, 4},
+static const struct gemm_layout layouts[GEMM_FORMAT_COUNT] = {
+    [GEMM_F32] = {.unit_k = 1, .unit_bytes = 128},
+    [GEMM_F16] = {.unit_k = 1, .unit_bytes = 64},
+    [GEMM_BF16] = {.unit_k = 2, .unit_bytes = 128},
+    [GEMM_I8] = {.unit_k = 4, .unit_bytes = 128, .tail_bytes = 128},
+    [GEMM_I8_G16] = {.unit_k = 4, .unit_bytes = 128, .group_units = 4, .head_bytes = 64},
+    [GEMM_I8_G32] = {.unit_k = 4, .unit_bytes = 128, .group_units = 8, .head_bytes = 64},
+    [GEMM_U4_G32] = {.unit_k = 4, .unit_bytes = 64, .group_units = 8, .head_bytes = 128},
+    [GEMM_U4_G64] = {.unit_k = 4, .unit_bytes = 64, .group_units = 16, .head_bytes = 128},
+    [GEMM_U4_G128] = {.unit_k = 4, .unit_bytes = 64, .group_units = 32, .head_bytes = 128},
+    [GEMM_F8] = {.unit_k = 2, .unit_bytes = 64, .tail_bytes = 128},
 };
+
+const struct gemm_layout *gemm_layout_of(enum gemm_format f)
+{
+    return &layouts[f];
+}
 
 int64_t gemm_units(enum gemm_format f, int64_t k)
 {
-    return (k + layouts[f].group - 1) / layouts[f].group;
+    const struct gemm_layout *l = &layouts[f];
+    int64_t whole = l->unit_k * (l->group_units ? l->group_units : 1);
+    return (k + whole - 1) / whole * whole / l->unit_k;
+}
+
+/* Bytes of a panel before unit u, which begins a group. */
+static size_t units_bytes(enum gemm_format f, int64_t u)
+{
+    const struct gemm_layout *l = &layouts[f];
+    return (size_t)u * l->unit_bytes + (l->group_units ? (size_t)(u / l->group_units) * l->head_bytes : 0);
 }
 
 size_t gemm_panel_bytes(enum gemm_format f, int64_t k)
 {
-    return (size_t)gemm_units(f, k) * GEMM_COLS * layouts[f].unit_bytes;
+    return units_bytes(f, gemm_units(f, k)) + layouts[f].tail_bytes;
 }
 
-size_t gemm_act_bytes(enum gemm_format f, bool act_bf16, int64_t k)
+size_t gemm_act_bytes(const struct gemm_kern *kern, int64_t k)
 {
-    (void)f;
-    return act_bf16 ? (size_t)(k + 1) / 2 * 4 : (size_t)(k + 1) / 2 * 8;
+    const struct gemm_layout *l = &layouts[kern->format];
+    size_t units = (size_t)gemm_units(kern->format, k), groups = l->group_units ? units / l->group_units : 1;
+    switch (kern->operand) {
+    case GEMM_OPERAND_BF16: return (size_t)(k + 1) / 2 * 4;
+    case GEMM_OPERAND_S8: return units * 4 + groups * 8;
+    case GEMM_OPERAND_S16: return units * 8 + groups * 8;
+    default: return (size_t)(k + 1) / 2 * 8;
+    }
 }
 
 void gemm_pack(enum gemm_format f, void *panel, int col0, int n, int64_t k, const float *rows, int64_t ld)
@@ -84,9 +166,11 @@ void gemm_pack(enum gemm_format f, void *panel, int col0, int n, int64_t k, cons
         } else if (f == GEMM_F16) {
             for (int64_t u = 0; u < k; u++)
                 h[u * GEMM_COLS] = tensor_f32_to_f16(x[u]);
-        } else {
+        } else if (f == GEMM_BF16) {
             for (int64_t u = 0; u < k; u++)
                 h[u / 2 * 2 * GEMM_COLS + u % 2] = tensor_f32_to_bf16(x[u]);
+        } else {
+            gemm_quant_pack(f, panel, col0 + j, k, x);
         }
     }
 }
@@ -95,8 +179,9 @@ void gemm_pack(enum gemm_format f, void *panel, int col0, int n, int64_t k, cons
 void gemm_pack_raw(enum gemm_format f, void *panel, int col0, int n, int64_t k, const void *rows, size_t stride)
 {
     enum { BLOCK = 128 };
-    size_t unit = layouts[f].unit_bytes;
-    int64_t whole = k / layouts[f].group;
+    size_t unit = layouts[f].unit_bytes / GEMM_COLS;
+    int64_t whole = k / layouts[f].unit_k;
+    assert(f <= GEMM_BF16);
     for (int64_t u0 = 0; u0 < whole; u0 += BLOCK) {
         int64_t u1 = u0 + BLOCK < whole ? u0 + BLOCK : whole;
         for (int j = 0; j < n; j++) {
@@ -112,7 +197,7 @@ void gemm_pack_raw(enum gemm_format f, void *panel, int col0, int n, int64_t k, 
         }
     }
     /* Odd K of a pair format: the second half stays zero. */
-    for (int j = 0; whole * layouts[f].group < k && j < n; j++)
+    for (int j = 0; whole * layouts[f].unit_k < k && j < n; j++)
         memcpy((char *)panel + ((size_t)whole * GEMM_COLS + (size_t)(col0 + j)) * unit,
                (const char *)rows + (size_t)j * stride + (size_t)whole * unit, 2);
 }
@@ -126,6 +211,8 @@ void gemm_unpack(enum gemm_format f, const void *panel, int col, int64_t k, floa
     } else if (f == GEMM_F16) {
         for (int64_t u = 0; u < k; u++)
             out[u] = tensor_f16_to_f32(h[u * GEMM_COLS]);
+    } else if (f != GEMM_BF16) {
+        gemm_quant_unpack(f, panel, col, k, out);
     } else {
         for (int64_t u = 0; u < k; u++)
             out[u] = tensor_bf16_to_f32(h[u / 2 * 2 * GEMM_COLS + u % 2]);
@@ -153,16 +240,8 @@ enum { TILE_FLOATS = 16 * GEMM_COLS };   /* room for GEMM_ROWS_MAX rows */
 
 size_t gemm_scratch_bytes(void)
 {
-    return (size_t)GEMM_BLOCK_PANELS * GEMM_BLOCK_TILES * TILE_FLOATS * sizeof(float);
+    return (size_t)GEMM_BLOCK_TILES * TILE_FLOATS * sizeof(float);
 }
-
-/* One rectangle of a product: panels [p0, p1), tiles [t0, t1). */
-struct block {
-    int64_t p0, p1;
-    int t0, t1;
-    float *c;             /* [t1 - t0][p1 - p0][TILE_FLOATS] */
-    const char *next;     /* memory wanted after this block, or NULL */
-};
 
 static const char *panel_at(const struct gemm_job *j, int64_t p)
 {
@@ -178,87 +257,55 @@ static void store_tile(const struct gemm_job *j, int64_t p, int tile, int rows, 
                 j->out + gemm_rows_first(&j->rows, tile) * j->ldo + col, j->ldo, n);
 }
 
-/* Units [u0, u1) of a block.  `ahead` is the memory to be asked for meanwhile, spread over all tile calls. */
-static void run_units(const struct gemm_job *j, const struct block *b, int64_t u0, int64_t u1, const char *ahead)
+/* Units [u0, u1) of one panel for tiles [t0, t1).  `ahead` is the memory to be asked for meanwhile, spread over the tiles. */
+static void run_piece(const struct gemm_job *j, int64_t p, int64_t u0, int64_t u1, int t0, int t1, const char *ahead, float *scratch)
 {
     enum gemm_format f = j->kern->format;
-    size_t act = gemm_act_bytes(f, j->kern->act_bf16, j->k);
+    const struct gemm_layout *l = &layouts[f];
+    size_t act = gemm_act_bytes(j->kern, j->k);
     int64_t units = gemm_units(f, j->k);
-    int lines = 4 * GEMM_COLS * layouts[f].unit_bytes / 64, n_tiles = b->t1 - b->t0;
-    int share = (lines + n_tiles - 1) / n_tiles;
-    size_t part = (size_t)share * 64 * (size_t)((u1 - u0) / 4);
-    for (int t = b->t0; t < b->t1; t++) {
+    /* Cache lines of four units, scales included. */
+    int lines = (int)((4 * l->unit_bytes + (l->group_units ? 4 * l->head_bytes / l->group_units : 0) + 63) / 64);
+    int share = (lines + t1 - t0 - 1) / (t1 - t0);
+    struct gemm_tile tile = {
+        .b = panel_at(j, p), .first = u0 == 0, .u0 = u0, .u1 = u1, .units = units,
+        .prefetch = ahead, .prefetch_lines = ahead ? share : 0,
+    };
+    for (int t = t0; t < t1; t++) {
         int64_t row = gemm_rows_first(&j->rows, t);
-        int rows = (int)(gemm_rows_first(&j->rows, t + 1) - row);
-        for (int64_t p = b->p0; p < b->p1; p++) {
-            float *c = b->c + ((size_t)(t - b->t0) * (size_t)(b->p1 - b->p0) + (size_t)(p - b->p0)) * TILE_FLOATS;
-            struct gemm_tile tile = {
-                .a = (const char *)j->a + (size_t)row * act, .b = panel_at(j, p), .c = c, .rows = rows,
-                .first = u0 == 0, .u0 = u0, .u1 = u1,
-                .prefetch = ahead, .prefetch_lines = ahead ? share : 0,
-            };
-            if (ahead)
-                tile.prefetch += (size_t)(t - b->t0) * part;
-            j->kern->tile(&tile);
-            if (u1 == units)
-                store_tile(j, p, t, rows, c);
-        }
+        tile.rows = (int)(gemm_rows_first(&j->rows, t + 1) - row);
+        tile.a = (const char *)j->a + (size_t)row * act;
+        tile.c = scratch + (size_t)(t - t0) * TILE_FLOATS;
+        j->kern->tile(&tile);
+        if (u1 == units)
+            store_tile(j, p, t, tile.rows, tile.c);
+        if (ahead)
+            tile.prefetch += (size_t)share * 64 * (size_t)((u1 - u0) / 4);
     }
 }
 
-/* One tile of rows: panels stream by; what is read next is asked for a fixed distance ahead. */
-static void run_stream(const struct gemm_job *j, const struct block *b)
+/* One tile of rows: panels stream by; what is read next is asked for a fixed distance ahead.
+ * More tiles: each piece of a panel is read from memory once, and while it is used the next piece comes in. */
+static void run_panel(const struct gemm_job *j, int64_t p, int t0, int t1, const char *next, float *scratch)
 {
     enum { AHEAD = 4096 };
-    for (int64_t p = b->p0; p < b->p1; p++) {
-        struct block one = {p, p + 1, b->t0, b->t1, b->c, NULL};
-        run_units(j, &one, 0, gemm_units(j->kern->format, j->k), panel_at(j, p) + AHEAD);
+    enum gemm_format f = j->kern->format;
+    int64_t units = gemm_units(f, j->k);
+    if (t1 - t0 == 1) {
+        run_piece(j, p, 0, units, t0, t1, panel_at(j, p) + AHEAD, scratch);
+        return;
     }
-}
-
-/* A few tiles, one panel at a time: each piece of a panel is read from memory once and while it is used
- * the next piece comes in. */
-static void run_few(const struct gemm_job *j, const struct block *b)
-{
-    int64_t units = gemm_units(j->kern->format, j->k);
-    size_t unit = (size_t)GEMM_COLS * layouts[j->kern->format].unit_bytes;
-    for (int64_t p = b->p0; p < b->p1; p++) {
-        struct block one = {p, p + 1, b->t0, b->t1, b->c, NULL};
-        for (int64_t u = 0; u < units; u += GEMM_BLOCK_UNITS) {
-            int64_t end = u + GEMM_BLOCK_UNITS < units ? u + GEMM_BLOCK_UNITS : units;
-            const char *ahead = end < units || p + 1 < b->p1 ? panel_at(j, p) + (size_t)end * unit : b->next;
-            run_units(j, &one, u, end, ahead);
-        }
-    }
-}
-
-static void run_many(const struct gemm_job *j, const struct block *b)
-{
-    int64_t units = gemm_units(j->kern->format, j->k);
     for (int64_t u = 0; u < units; u += GEMM_BLOCK_UNITS) {
         int64_t end = u + GEMM_BLOCK_UNITS < units ? u + GEMM_BLOCK_UNITS : units;
-        run_units(j, b, u, end, NULL);
+        run_piece(j, p, u, end, t0, t1, end < units ? panel_at(j, p) + units_bytes(f, end) : next, scratch);
     }
 }
 
 void gemm_run(const struct gemm_job *j, int64_t p0, int64_t p1, int t0, int t1, const void *next, void *scratch)
 {
-    struct block b = {p0, p1, t0, t1, scratch, next};
-    if (t1 - t0 == 1) {
-        run_stream(j, &b);
-        return;
-    }
-    if (t1 - t0 <= GEMM_BLOCK_TILES) {
-        run_few(j, &b);
-        return;
-    }
-    for (int64_t p = p0; p < p1; p += GEMM_BLOCK_PANELS) {
-        b.p0 = p;
-        b.p1 = p + GEMM_BLOCK_PANELS < p1 ? p + GEMM_BLOCK_PANELS : p1;
-        for (int t = t0; t < t1; t += GEMM_BLOCK_TILES) {
-            b.t0 = t;
-            b.t1 = t + GEMM_BLOCK_TILES < t1 ? t + GEMM_BLOCK_TILES : t1;
-            run_many(j, &b);
-        }
+    for (int t = t0; t < t1; t += GEMM_BLOCK_TILES) {
+        int end = t + GEMM_BLOCK_TILES < t1 ? t + GEMM_BLOCK_TILES : t1;
+        for (int64_t p = p0; p < p1; p++)
+            run_panel(j, p, t, end, p + 1 < p1 ? panel_at(j, p + 1) : next, scratch);
     }
 }

@@ -5,16 +5,24 @@
  *
  *     panel = [n_units][GEMM_COLS] units, a unit holding `group` consecutive K of one column
  *             F32: 1 x 4 bytes    F16: 1 x 2 bytes    BF16: 2 x 2 bytes (what vdpbf16ps eats)
+ *             I8:  4 x 1 byte, unsigned, the value + 128 (what vpdpbusd eats)
+ *             U4:  4 nibbles; byte j of the unit's 64 holds column j/4 (low) and 16 + j/4 (high)
+ *             F8:  2 x 1 byte, E4M3, in the order of gemm_f8_at (gemm_int.h)
  *
  * so a panel is one stream through memory and 16 columns of a unit are one vector.  K and the columns are padded
- * with zeros.  The layout is the same for every ISA.  A gated pair (gate, up) shares panels: columns 0..15
+ * with zeros.  Quantized by groups of K, each group's units follow its f16 scales [GEMM_COLS] (and minima, for U4):
+ * w = scale * q + minimum.  Quantized by column, f32 scales [GEMM_COLS] end the panel.  The layout is the same for every ISA.  A gated pair (gate, up) shares panels: columns 0..15
  * are gate rows, 16..31 the up rows of the same outputs.
  *
  * Activations are prepared once per product, by tiles of rows:
  *
  *     tile = [n][rows] 4-byte units: f32 values (n = K rounded up to even) or bf16 pairs (n = K/2 rounded up)
  *
- * in the type the kernel multiplies.
+ * in the type the kernel multiplies; or, for integer kernels, signed 8-bit values of 4 K (or the same as 16-bit pairs
+ * (0,2) and (1,3), n = 2 x units) and behind them, for each group of K, [2][rows]: the scales, and what makes up for the
+ * weights' offset: -128 times the sum of the group's integers (int32), or for U4 scale times that sum (f32).
+ * Integers are scaled so that the group's largest magnitude (the whole row's, for I8) becomes 127.
+ * A row that is not finite gets the scale NaN.
  *
  * Promise 1: a tile kernel gives every output element one accumulator that walks K upwards, one
  * unit at a time, whatever the number of rows and wherever K is cut into blocks (accumulators are stored and
@@ -30,43 +38,60 @@
 #include "kern/cpu.h"
 #include "tensor/tensor.h"
 
-enum gemm_format { GEMM_F32, GEMM_F16, GEMM_BF16, GEMM_FORMAT_COUNT };
+enum gemm_format {
+    GEMM_F32, GEMM_F16, GEMM_BF16,
+    GEMM_I8,                                  /* a scale for each column */
+    GEMM_I8_G16, GEMM_I8_G32,                 /* a scale for each column and group of K */
+    GEMM_U4_G32, GEMM_U4_G64, GEMM_U4_G128,   /* scale and minimum for each column and group */
+    GEMM_F8,                                  /* a scale for each column */
+    GEMM_FORMAT_COUNT
+};
+enum gemm_operand { GEMM_OPERAND_F32, GEMM_OPERAND_BF16, GEMM_OPERAND_S8, GEMM_OPERAND_S16 };
 enum { GEMM_COLS = 32, GEMM_ROWS_MAX = 14, GEMM_ALIGN = 64 };
 
 /* One call of a tile kernel: rows x GEMM_COLS outputs over units [u0, u1). */
 struct gemm_tile {
     const void *a;           /* the prepared tile (unit 0) */
     const void *b;           /* the panel (unit 0) */
-    float *c;                /* [rows][GEMM_COLS] accumulators, 64-byte aligned */
+    float *c;                /* [rows][GEMM_COLS] accumulators (I8: int32 until the last unit), 64-byte aligned */
     int rows;                /* 1..rows_max of the kernel */
     bool first;              /* start from zero instead of c */
-    int64_t u0, u1;
+    int64_t u0, u1;          /* on group borders */
+    int64_t units;           /* of the panel: at u1 == units c becomes the result */
     /* Where the memory to be read next lies: for each 4 units `prefetch_lines` cache lines are asked for. */
     const char *prefetch;
     int prefetch_lines;
 };
 
 struct gemm_kern {
-    enum kern_isa isa;       /* where tile comes from; below the asked one when that has none of its own */
+    const char *name;        /* "bf16_avx512bf16" */
+    enum kern_isa isa;       /* the least that has it */
+    const char *feature;     /* and a CPU feature that the ISA does not imply, or NULL */
     enum gemm_format format;
+    enum gemm_operand operand;   /* what activations become */
     int rows_max;
-    bool act_bf16;           /* activations are rounded to bf16 */
     void (*tile)(const struct gemm_tile *t);
-    /* Prepare one tile of rows: x rows are ldx floats apart. */
-    void (*prepare)(const float *x, int64_t ldx, int rows, int64_t k, void *a);
+    void (*prepare)(const struct gemm_kern *kern, const float *x, int64_t ldx, int rows, int64_t k, void *a);
 };
 
-/* Never NULL for valid arguments. */
+/* The best one of a format that this CPU has and isa allows.  Never NULL for valid arguments. */
 const struct gemm_kern *gemm_kern_get(enum kern_isa isa, enum gemm_format f);
+/* All kernels this CPU can run, for tests and measurements: number i, or NULL past the end. */
+const struct gemm_kern *gemm_kern_at(int i);
+
+/* Prepare one tile of rows: x rows are ldx floats apart.  Where gemm_prepare_step is not 0, K may be cut
+ * into pieces at its multiples. */
+void gemm_prepare(const struct gemm_kern *kern, const float *x, int64_t ldx, int rows, int64_t k, void *a);
+int64_t gemm_prepare_step(const struct gemm_kern *kern);
 
 /* ---- layouts ---- */
 int64_t gemm_units(enum gemm_format f, int64_t k);            /* K rounded up, in units */
 size_t gemm_panel_bytes(enum gemm_format f, int64_t k);       /* a multiple of 64 */
 /* Bytes of one prepared row. */
-size_t gemm_act_bytes(enum gemm_format f, bool act_bf16, int64_t k);
+size_t gemm_act_bytes(const struct gemm_kern *kern, int64_t k);
 
-/* Fill columns [col0, col0 + n) of a zeroed panel from f32 rows (ld floats apart), or from stored rows
- * of the format's own type (stride bytes apart, any alignment). */
+/* Fill columns [col0, col0 + n) of a zeroed panel from f32 rows (ld floats apart), quantizing where the format does,
+ * or (F32, F16, BF16 only) from stored rows of the format's own type (stride bytes apart, any alignment). */
 void gemm_pack(enum gemm_format f, void *panel, int col0, int n, int64_t k, const float *rows, int64_t ld);
 void gemm_pack_raw(enum gemm_format f, void *panel, int col0, int n, int64_t k, const void *rows, size_t stride);
 /* The k values of one column, back as f32. */
@@ -111,9 +136,9 @@ struct gemm_job {
 
 /* How a product is cut inside gemm_run; any choice gives the same bits. */
 enum {
-    GEMM_BLOCK_PANELS = 4,    /* panels that share an L1 resident piece of a tile */
-    GEMM_BLOCK_TILES = 16,    /* tiles that share an L2 resident piece of these panels */
-    GEMM_BLOCK_UNITS = 256,
+    GEMM_BLOCK_PANELS = 4,    /* panels of a work item when there are many rows */
+    GEMM_BLOCK_TILES = 16,    /* tiles that share a piece of a panel */
+    GEMM_BLOCK_UNITS = 512,   /* units in such a piece; a multiple of every group */
 };
 /* Scratch of one gemm_run: enough for any job; 64-byte aligned. */
 size_t gemm_scratch_bytes(void);

@@ -103,7 +103,7 @@ static void linear_exact(void **state)
     for (enum kern_isa isa = KERN_ISA_SCALAR; isa <= kern_isa_best(); isa++) {
         for (int threads = 1; threads <= 3; threads++) {
             struct dev *d = open_dev(threads, isa);
-            for (int t = 0; t < 4 * DEV_FMT_COUNT; t++) {
+            for (int t = 0; t < 4 * (DEV_FMT_BF16 + 1); t++) {
                 struct source s;
                 source_open(&s, sizes[t % 4][0], sizes[t % 4][1], sizes[t % 4][2], sizes[t % 4][3]);
                 float bias[256];
@@ -213,13 +213,58 @@ static void thread_invariance(void **state)
     source_close(&s);
 }
 
+/* Quantized products against the full ones: the relative error of a whole row. */
+static void quantized(void **state)
+{
+    (void)state;
+    enum { K = 777, M = 5 };
+    static const float bound[DEV_FMT_COUNT] = {
+        [DEV_FMT_I8] = 0.015f, [DEV_FMT_I8_G16] = 0.011f, [DEV_FMT_I8_G32] = 0.012f, [DEV_FMT_U4_G32] = 0.08f,
+        [DEV_FMT_U4_G64] = 0.09f, [DEV_FMT_U4_G128] = 0.1f, [DEV_FMT_F8] = 0.04f,
+    };
+    struct source s;
+    source_open(&s, 100, 50, 33, K);
+    float *x = malloc(M * K * 4), *want = malloc((size_t)(M * s.n_out) * 4), *out = malloc((size_t)(M * s.n_out) * 4);
+    struct rng r = {8};
+    for (int i = 0; i < M * K; i++)
+        x[i] = (float)rng_next_normal(&r);
+    struct dev_linear p = {.epi = DEV_EPI_STORE, .scale = 1};
+    for (enum kern_isa isa = KERN_ISA_SCALAR; isa <= kern_isa_best(); isa++) {
+        struct dev *d = open_dev(2, isa);
+        for (int f = 0; f < DEV_FMT_COUNT; f++) {
+            enum dev_format back;
+            assert_true(dev_format_parse(dev_format_name((enum dev_format)f), &back) && (int)back == f);
+            if (f == DEV_FMT_F16 || f == DEV_FMT_BF16)
+                continue;
+            struct dev_weight *w = pack(d, &s, (enum dev_format)f, NULL);
+            run(d, &p, w, x, K, f == DEV_FMT_F32 ? want : out, s.n_out, M);
+            for (int i = 0; f != DEV_FMT_F32 && i < M; i++) {
+                double err = 0, size = 0;
+                for (int j = 0; j < s.n_out; j++) {
+                    double v = want[i * s.n_out + j], e = out[i * s.n_out + j] - v;
+                    err += e * e;
+                    size += v * v;
+                }
+                if (!(sqrt(err / size) < bound[f]))
+                    fail_msg("%s %s: relative error %g", kern_isa_name(isa), dev_format_name((enum dev_format)f), sqrt(err / size));
+            }
+            dev_weight_free(d, &w);
+        }
+        dev_close(&d);
+    }
+    free(x);
+    free(want);
+    free(out);
+    source_close(&s);
+}
+
 static void embed(void **state)
 {
     (void)state;
     struct source s;
     source_open(&s, 31, 10, 60, 77);
     struct dev *d = open_dev(2, kern_isa_best());
-    for (int f = 0; f < DEV_FMT_COUNT; f++) {
+    for (int f = 0; f <= DEV_FMT_BF16; f++) {
         struct dev_weight *w = pack(d, &s, (enum dev_format)f, NULL);
         const int32_t ids[] = {0, 100, 31, 32, 40, 41, 0};
         const int32_t positions[7] = {0, 1, 2, 3, 4, 5, 6}, starts[] = {0, 7};
@@ -233,6 +278,20 @@ static void embed(void **state)
             for (int c = 0; c < 77; c++)
                 assert_true(out[i * 77 + c] == 2 * value(ids[i], c));
         }
+        dev_weight_free(d, &w);
+    }
+    /* A quantized table gives values near. */
+    for (int f = DEV_FMT_I8; f < DEV_FMT_COUNT; f++) {
+        struct dev_weight *w = pack(d, &s, (enum dev_format)f, NULL);
+        const int32_t id = 70, position = 0, starts[] = {0, 1};
+        float out[77];
+        struct dev_batch b = {.n_tokens = 1, .n_seqs = 1, .token_ids = &id, .positions = &position, .seq_start = starts};
+        struct err e;
+        dev_step_begin(d, &b);
+        dev_embed(d, out, w, 1);
+        assert_true(dev_step_end(d, &e));
+        for (int c = 0; c < 77; c++)
+            assert_true(fabsf(out[c] - value(70, c)) < (f >= DEV_FMT_U4_G32 && f <= DEV_FMT_U4_G128 ? 0.15f : 0.03f));
         dev_weight_free(d, &w);
     }
     source_close(&s);
@@ -275,7 +334,7 @@ static void bytes_and_errors(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(linear_exact), cmocka_unit_test(gated),            cmocka_unit_test(thread_invariance),
+        cmocka_unit_test(linear_exact), cmocka_unit_test(gated),            cmocka_unit_test(thread_invariance), cmocka_unit_test(quantized),
         cmocka_unit_test(embed),        cmocka_unit_test(bytes_and_errors),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -9,15 +9,14 @@
 #include "kcheck.h"
 #include "kern/gemm.h"
 
-enum { N_ISA = KERN_ISA_COUNT };
-
 /* One product in guarded memory. */
 struct product {
     enum gemm_format format;
     int m, n, k;
     int64_t ldx, ldo;
     struct guarded x, w, panels, out, a, scratch, bias;
-    float *rows;          /* [n][k], the values the panels hold exactly */
+    float *rows;          /* [n][k]; once packed the values the panels hold exactly */
+    double *seen;         /* [m][k], activations as a kernel sees them */
 };
 
 static void *xmalloc(size_t n)
@@ -41,7 +40,13 @@ static void product_open(struct product *p, struct rng *r, enum gemm_format f, i
     p->x = guard_alloc(((size_t)(m - 1) * (size_t)p->ldx + (size_t)k) * 4, 4);
     p->out = guard_alloc(((size_t)(m - 1) * (size_t)p->ldo + (size_t)(glu ? n / 2 : n)) * 4, 4);
     p->panels = guard_alloc((size_t)n_panels * gemm_panel_bytes(f, k), 64);
-    p->a = guard_alloc((size_t)m * gemm_act_bytes(f, false, k), 4);
+    size_t act = 0;
+    for (int i = 0; gemm_kern_at(i); i++) {
+        size_t need = gemm_kern_at(i)->format == f ? gemm_act_bytes(gemm_kern_at(i), k) : 0;
+        act = need > act ? need : act;
+    }
+    p->a = guard_alloc((size_t)m * act, 4);
+    p->seen = xmalloc((size_t)m * (size_t)k * sizeof *p->seen);
     p->scratch = guard_alloc(gemm_scratch_bytes(), 64);
     p->bias = guard_alloc((size_t)n_panels * 32 * 4, 64);
     p->rows = xmalloc((size_t)n * (size_t)k * 4);
@@ -62,7 +67,48 @@ static void product_pack(struct product *p, bool glu)
         int cnt = half - q * width < width ? half - q * width : width;
         char *panel = (char *)p->panels.p + (size_t)q * gemm_panel_bytes(p->format, p->k);
         for (int h = 0; h < (glu ? 2 : 1); h++)
-            gemm_pack(p->format, panel, h * 16, cnt, p->k, p->rows + (size_t)(h * half + q * width) * (size_t)p->k, p->k);
+        {
+            float *rows = p->rows + (size_t)(h * half + q * width) * (size_t)p->k;
+            gemm_pack(p->format, panel, h * 16, cnt, p->k, rows, p->k);
+            for (int j = 0; j < cnt; j++)
+                gemm_unpack(p->format, panel, h * 16 + j, p->k, rows + (size_t)j * (size_t)p->k);
+        }
+    }
+}
+
+/* K of a group of integer activations; 0: the whole row. */
+static int act_group(enum gemm_format f)
+{
+    switch (f) {
+    case GEMM_I8_G16: return 16;
+    case GEMM_I8_G32:
+    case GEMM_U4_G32: return 32;
+    case GEMM_U4_G64: return 64;
+    case GEMM_U4_G128: return 128;
+    default: return 0;
+    }
+}
+
+/* Activations as the kernel multiplies them. */
+static void product_see(struct product *p, const struct gemm_kern *kern)
+{
+    int group = act_group(p->format) ? act_group(p->format) : p->k;
+    for (int i = 0; i < p->m; i++) {
+        const float *x = (const float *)p->x.p + i * p->ldx;
+        double *out = p->seen + (size_t)i * (size_t)p->k;
+        for (int k0 = 0; k0 < p->k; k0 += group) {
+            float most = 0;
+            for (int u = k0; u < k0 + group && u < p->k; u++)
+                most = fabsf(x[u]) > most ? fabsf(x[u]) : most;
+            for (int u = k0; u < k0 + group && u < p->k; u++) {
+                if (kern->operand == GEMM_OPERAND_F32)
+                    out[u] = x[u];
+                else if (kern->operand == GEMM_OPERAND_BF16)
+                    out[u] = tensor_bf16_to_f32(tensor_f32_to_bf16(x[u]));
+                else
+                    out[u] = most > 0 ? (double)rintf(x[u] * (127 / most)) * (double)(most / 127) : 0;
+            }
+        }
     }
 }
 
@@ -75,24 +121,24 @@ static void product_close(struct product *p)
     guard_free(&p->scratch);
     guard_free(&p->bias);
     free(p->rows);
+    free(p->seen);
 }
 
 /* Rows [row0, row0 + m) of x through the kernels, cut at random into pieces. */
-static void product_run(struct product *p, struct rng *r, enum kern_isa isa, struct gemm_epilogue epi, bool bias, int row0, int m, float *out)
+static void product_run(struct product *p, struct rng *r, const struct gemm_kern *kern, struct gemm_epilogue epi, bool bias, int row0, int m, float *out)
 {
-    const struct gemm_kern *kern = gemm_kern_get(isa, p->format);
     bool glu = epi.store == GEMM_GLU;
     struct gemm_job j = {
-        .kern = kern, .epilogue = gemm_epilogue_get(isa), .epi = epi, .panels = p->panels.p,
+        .kern = kern, .epilogue = gemm_epilogue_get(kern->isa), .epi = epi, .panels = p->panels.p,
         .bias = bias ? (float *)p->bias.p : NULL, .k = p->k, .n_panels = (p->n + 31) / 32, .n_out = glu ? p->n / 2 : p->n,
         .a = p->a.p, .rows = gemm_rows_split(m, kern->rows_max), .out = out, .ldo = p->ldo,
     };
-    size_t act = gemm_act_bytes(p->format, kern->act_bf16, p->k);
+    size_t act = gemm_act_bytes(kern, p->k);
     memset(p->a.p, 0xff, p->a.bytes);
     for (int t = 0; t < j.rows.n_tiles; t++) {
         int64_t first = gemm_rows_first(&j.rows, t), end = gemm_rows_first(&j.rows, t + 1);
         assert_true(end > first && end - first <= kern->rows_max);
-        kern->prepare((float *)p->x.p + (row0 + first) * p->ldx, p->ldx, (int)(end - first), p->k, (char *)p->a.p + (size_t)first * act);
+        gemm_prepare(kern, (float *)p->x.p + (row0 + first) * p->ldx, p->ldx, (int)(end - first), p->k, (char *)p->a.p + (size_t)first * act);
     }
     memset(p->scratch.p, 0xff, p->scratch.bytes);
     for (int64_t q = 0; q < j.n_panels;) {
@@ -120,13 +166,24 @@ static double act_exact(enum gemm_act act, double y)
     }
 }
 
-/* Element (i, j) in double, from the values the kernel multiplies; the sum of magnitudes in *size. */
-static double sum_exact(const struct product *p, bool act_bf16, int i, int j, double *size)
+/* The n-th kernel of a format, or NULL. */
+static const struct gemm_kern *kernel(enum gemm_format f, int n)
 {
-    const float *x = (const float *)p->x.p + i * p->ldx, *w = p->rows + (size_t)j * (size_t)p->k;
+    for (int i = 0; gemm_kern_at(i); i++) {
+        if (gemm_kern_at(i)->format == f && n-- == 0)
+            return gemm_kern_at(i);
+    }
+    return NULL;
+}
+
+/* Element (i, j) in double, from the values the kernel multiplies; the sum of magnitudes in *size. */
+static double sum_exact(const struct product *p, int i, int j, double *size)
+{
+    const float *w = p->rows + (size_t)j * (size_t)p->k;
+    const double *x = p->seen + (size_t)i * (size_t)p->k;
     double s = 0, mag = 0;
     for (int u = 0; u < p->k; u++) {
-        double v = (double)(act_bf16 ? tensor_bf16_to_f32(tensor_f32_to_bf16(x[u])) : x[u]) * w[u];
+        double v = x[u] * w[u];
         s += v;
         mag += fabs(v);
     }
@@ -134,17 +191,12 @@ static double sum_exact(const struct product *p, bool act_bf16, int i, int j, do
     return s;
 }
 
-static enum kern_isa best_isa(void)
-{
-    return kern_isa_best();
-}
-
 static void random_shapes(void **state)
 {
     (void)state;
     struct rng r = {12345};
-    for (int round = 0; round < 240; round++) {
-        enum gemm_format f = (enum gemm_format)(round % GEMM_FORMAT_COUNT);
+    for (int round = 0; round < 480; round++) {
+        enum gemm_format f = (enum gemm_format)(round / 8 % GEMM_FORMAT_COUNT);
         bool big = round % 8 == 7;
         int m = random_between(&r, 1, round % 3 ? 30 : 70), k = random_between(&r, 1, big ? 1300 : 90), n = random_between(&r, 1, 150);
         if (big && round % 16 == 15)
@@ -156,26 +208,27 @@ static void random_shapes(void **state)
         struct product p;
         product_open(&p, &r, f, m, n, k, glu);
         product_pack(&p, glu);
-        for (enum kern_isa isa = KERN_ISA_SCALAR; isa <= best_isa(); isa++) {
+        const struct gemm_kern *kern;
+        for (int v = 0; (kern = kernel(f, v)); v++) {
+            product_see(&p, kern);
             float *out = (float *)p.out.p;
             for (size_t i = 0; i < p.out.bytes / 4; i++)
                 out[i] = epi.store == GEMM_ADD ? 0.25f : NAN;
-            product_run(&p, &r, isa, epi, bias, 0, m, out);
-            bool bf = gemm_kern_get(isa, f)->act_bf16;
+            product_run(&p, &r, kern, epi, bias, 0, m, out);
             int n_out = glu ? n / 2 : n;
             for (int i = 0; i < m; i++) {
                 for (int j = 0; j < n_out; j++) {
                     double size, up_size = 0, b = bias ? ((float *)p.bias.p)[glu ? j / 16 * 32 + j % 16 : j] : 0;
-                    double want = epi.scale * (sum_exact(&p, bf, i, j, &size) + b), tol = 1e-6 * (size + 1) * (1 + k / 200.0);
+                    double want = epi.scale * (sum_exact(&p, i, j, &size) + b), tol = 1e-6 * (size + 1) * (1 + k / 200.0);
                     if (glu) {
                         double bu = bias ? ((float *)p.bias.p)[j / 16 * 32 + 16 + j % 16] : 0;
-                        double up = epi.scale * (sum_exact(&p, bf, i, n / 2 + j, &up_size) + bu);
+                        double up = epi.scale * (sum_exact(&p, i, n / 2 + j, &up_size) + bu);
                         tol *= 1 + up_size;
                         want *= up;
                     }
                     want += epi.store == GEMM_ADD ? 0.25 : 0;
                     if (!(fabs(out[i * p.ldo + j] - want) <= tol))
-                        fail_msg("%s format %d m %d n %d k %d at %d,%d: %g, expected %g", kern_isa_name(isa), (int)f, m, n, k, i, j,
+                        fail_msg("%s m %d n %d k %d at %d,%d: %g, expected %g", kern->name, m, n, k, i, j,
                                  (double)out[i * p.ldo + j], want);
                 }
                 /* Between the rows nothing was written. */
@@ -192,7 +245,7 @@ static void batch_invariance(void **state)
 {
     (void)state;
     struct rng r = {99};
-    for (int round = 0; round < 24; round++) {
+    for (int round = 0; round < 40; round++) {
         enum gemm_format f = (enum gemm_format)(round % GEMM_FORMAT_COUNT);
         int m = round % 4 == 3 ? 250 : random_between(&r, 15, 64), n = random_between(&r, 33, 100), k = random_between(&r, 40, 1200);
         struct gemm_epilogue epi = {GEMM_STORE, GEMM_ACT_SILU, 1, 0};
@@ -200,13 +253,14 @@ static void batch_invariance(void **state)
         product_open(&p, &r, f, m, n, k, false);
         product_pack(&p, false);
         float *alone = xmalloc((size_t)p.ldo * 4), *out = (float *)p.out.p;
-        for (enum kern_isa isa = KERN_ISA_SCALAR; isa <= best_isa(); isa++) {
-            product_run(&p, &r, isa, epi, true, 0, m, out);
+        const struct gemm_kern *kern;
+        for (int v = 0; (kern = kernel(f, v)); v++) {
+            product_run(&p, &r, kern, epi, true, 0, m, out);
             for (int probe = 0; probe < 12; probe++) {
                 int row = random_between(&r, 0, m - 1), with = random_between(&r, 1, m - row < 20 ? m - row : 20);
                 float *some = xmalloc((size_t)p.ldo * (size_t)with * 4);
-                product_run(&p, &r, isa, epi, true, row, 1, alone);
-                product_run(&p, &r, isa, epi, true, row, with, some);
+                product_run(&p, &r, kern, epi, true, row, 1, alone);
+                product_run(&p, &r, kern, epi, true, row, with, some);
                 assert_memory_equal(alone, out + row * p.ldo, (size_t)n * 4);
                 assert_memory_equal(some, out + row * p.ldo, (size_t)n * 4);
                 free(some);
@@ -223,25 +277,26 @@ static void not_finite(void **state)
     (void)state;
     struct rng r = {7};
     for (int f = 0; f < GEMM_FORMAT_COUNT; f++) {
-        for (enum kern_isa isa = KERN_ISA_SCALAR; isa <= best_isa(); isa++) {
+        const struct gemm_kern *kern;
+        for (int v = 0; (kern = kernel((enum gemm_format)f, v)); v++) {
             struct product p;
             struct gemm_epilogue epi = {GEMM_STORE, GEMM_ACT_NONE, 1, 0};
             product_open(&p, &r, (enum gemm_format)f, 17, 40, 67, false);
             product_pack(&p, false);
             float *x = (float *)p.x.p, *out = (float *)p.out.p, clean[17 * 43];
-            product_run(&p, &r, isa, epi, false, 0, 17, out);
+            product_run(&p, &r, kern, epi, false, 0, 17, out);
             for (int i = 0; i < 17; i++)
                 memcpy(clean + i * 40, out + i * p.ldo, 40 * 4);
             x[3 * p.ldx + 66] = NAN;
             x[9 * p.ldx] = INFINITY;
-            product_run(&p, &r, isa, epi, false, 0, 17, out);
+            product_run(&p, &r, kern, epi, false, 0, 17, out);
             for (int i = 0; i < 17; i++) {
                 for (int j = 0; j < 40; j++) {
                     float got = out[i * p.ldo + j];
                     if (i == 3)
                         assert_true(isnan(got));
                     else if (i == 9)
-                        assert_true(isinf(got));
+                        assert_false(isfinite(got));
                     else
                         assert_memory_equal(&got, &clean[i * 40 + j], 4);
                 }
@@ -257,7 +312,7 @@ static void epilogues(void **state)
     (void)state;
     struct guarded cg = guard_alloc(GEMM_COLS * 4, 64);
     float *c = (float *)cg.p, out[GEMM_COLS];
-    for (enum kern_isa isa = KERN_ISA_SCALAR; isa <= best_isa(); isa++) {
+    for (enum kern_isa isa = KERN_ISA_SCALAR; isa <= kern_isa_best(); isa++) {
         for (int act = GEMM_ACT_NONE; act <= GEMM_ACT_RELU2; act++) {
             double worst = 0, at = 0;
             for (int step = 0; step < 4000; step++) {
@@ -303,6 +358,21 @@ static void epilogues(void **state)
     guard_free(&cg);
 }
 
+/* The widest step between neighbouring values when weights lie in [-1, 1]. */
+static float quant_step(enum gemm_format f)
+{
+    switch (f) {
+    case GEMM_I8:
+    case GEMM_I8_G16:
+    case GEMM_I8_G32: return 1 / 126.0f;
+    case GEMM_U4_G32:
+    case GEMM_U4_G64:
+    case GEMM_U4_G128: return 2 / 4.0f;   /* clipped ends may be off by an eighth of the range */
+    case GEMM_F8: return 1 / 14.0f;
+    default: return 0;
+    }
+}
+
 static void layouts(void **state)
 {
     (void)state;
@@ -321,11 +391,16 @@ static void layouts(void **state)
                 memcpy(raw.p + (size_t)i * elem, f == GEMM_F32 ? (void *)&rows[i] : (void *)&h, elem);
             }
             gemm_pack((enum gemm_format)f, a.p, 27, 5, k, rows, k);
-            gemm_pack_raw((enum gemm_format)f, b.p, 27, 5, k, raw.p, (size_t)k * elem);
-            assert_memory_equal(a.p, b.p, bytes);
+            if (f <= GEMM_BF16) {
+                gemm_pack_raw((enum gemm_format)f, b.p, 27, 5, k, raw.p, (size_t)k * elem);
+                assert_memory_equal(a.p, b.p, bytes);
+            }
             for (int j = 0; j < 5; j++) {
                 gemm_unpack((enum gemm_format)f, a.p, 27 + j, k, back);
-                assert_memory_equal(back, rows + j * k, (size_t)k * 4);
+                if (f <= GEMM_BF16)
+                    assert_memory_equal(back, rows + j * k, (size_t)k * 4);
+                for (int u = 0; u < k; u++)
+                    assert_true(fabsf(back[u] - rows[j * k + u]) <= quant_step((enum gemm_format)f) * 0.55f + 1e-6f);
             }
             free(rows);
             free(back);
@@ -354,11 +429,53 @@ static void rows_split(void **state)
     }
 }
 
+/* 4-bit groups that lie on a grid of f16 steps come back exactly; others no worse than plain rounding. */
+static void quant_u4(void **state)
+{
+    (void)state;
+    struct rng r = {31};
+    double plain = 0, ours = 0;
+    for (int round = 0; round < 300; round++) {
+        float x[128], back[128], s = tensor_f16_to_f32(tensor_f32_to_f16(0.001f + (float)rng_next_unit(&r)));
+        int lowest = random_between(&r, 0, 7), highest = lowest + 8;
+        unsigned char panel[8192];
+        memset(panel, 0, sizeof panel);
+        for (int i = 0; i < 128; i++)
+            x[i] = s * (float)(random_between(&r, lowest, highest) - 8);
+        for (int g = 0; g < 4; g++) {
+            x[32 * g] = s * (float)(lowest - 8);
+            x[32 * g + 1] = s * (float)(highest - 8);
+        }
+        gemm_pack(GEMM_U4_G32, panel, 17, 1, 128, x, 128);
+        gemm_unpack(GEMM_U4_G32, panel, 17, 128, back);
+        for (int i = 0; i < 128; i++)
+            assert_true(fabsf(back[i] - x[i]) <= 8 * s / 2048);
+        for (int i = 0; i < 128; i++)
+            x[i] = (float)rng_next_normal(&r);
+        gemm_pack(GEMM_U4_G32, panel, 17, 1, 128, x, 128);
+        gemm_unpack(GEMM_U4_G32, panel, 17, 128, back);
+        for (int g = 0; g < 128; g += 32) {
+            float lo = x[g], hi = x[g];
+            for (int i = g; i < g + 32; i++) {
+                lo = x[i] < lo ? x[i] : lo;
+                hi = x[i] > hi ? x[i] : hi;
+            }
+            for (int i = g; i < g + 32; i++) {
+                double d = x[i] - (lo + (hi - lo) / 15 * rintf((x[i] - lo) * 15 / (hi - lo)));
+                plain += d * d;
+                ours += (back[i] - x[i]) * (back[i] - x[i]);
+            }
+        }
+    }
+    if (!(ours < 0.92 * plain))
+        fail_msg("squared error %g against %g of plain rounding", ours, plain);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(rows_split), cmocka_unit_test(layouts),          cmocka_unit_test(epilogues),
-        cmocka_unit_test(not_finite), cmocka_unit_test(batch_invariance), cmocka_unit_test(random_shapes),
+        cmocka_unit_test(quant_u4), cmocka_unit_test(not_finite), cmocka_unit_test(batch_invariance), cmocka_unit_test(random_shapes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -34,13 +34,15 @@ static int tile_height(const struct gemm_job *j, int tile)
 static void prepare(const struct linear *l, void *a, int tile, int64_t piece)
 {
     const struct gemm_job *j = &l->job;
-    enum gemm_format f = j->kern->format;
     int64_t row = gemm_rows_first(&j->rows, tile), k0 = piece * LINEAR_PREPARE_K;
     int rows = tile_height(j, tile);
-    int64_t k = l->k_pieces == 1 ? j->k : j->k - k0 < LINEAR_PREPARE_K ? j->k - k0 : LINEAR_PREPARE_K;
-    char *at = (char *)a + (size_t)row * gemm_act_bytes(f, j->kern->act_bf16, j->k);
-    at += (size_t)rows * gemm_act_bytes(f, j->kern->act_bf16, k0);
-    j->kern->prepare(l->x + row * l->ldx + k0, l->ldx, rows, k, at);
+    char *at = (char *)a + (size_t)row * gemm_act_bytes(j->kern, j->k);
+    if (l->k_pieces == 1) {
+        gemm_prepare(j->kern, l->x + row * l->ldx, l->ldx, rows, j->k, at);
+        return;
+    }
+    int64_t k = j->k - k0 < LINEAR_PREPARE_K ? j->k - k0 : LINEAR_PREPARE_K;
+    gemm_prepare(j->kern, l->x + row * l->ldx + k0, l->ldx, rows, k, at + (size_t)rows * gemm_act_bytes(j->kern, k0));
 }
 
 static void run_panels(struct dev *d, const struct linear *l, const void *a, void *scratch)
@@ -138,9 +140,9 @@ void dev_linear(struct dev *d, const struct dev_linear *p, const struct dev_weig
     l->x = x;
     l->ldx = ldx;
     l->self = self;
-    l->k_pieces = self ? 1 : (int32_t)ceil_div(w->k, LINEAR_PREPARE_K);
+    l->k_pieces = self || gemm_prepare_step(kern) == 0 ? 1 : (int32_t)ceil_div(w->k, LINEAR_PREPARE_K);
     choose_items(l, tpool_size(d->team));
-    size_t a_bytes = (size_t)n * gemm_act_bytes(w->format, kern->act_bf16, w->k);
+    size_t a_bytes = (size_t)n * gemm_act_bytes(kern, w->k);
     cpu_need(d, self ? 0 : a_bytes, gemm_scratch_bytes() + (self ? a_bytes : 0));
 }
 

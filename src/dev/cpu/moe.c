@@ -49,10 +49,10 @@ static size_t place(size_t *end, size_t count, size_t bytes)
     return at;
 }
 
-/* A prepared row is at most this wide in any format: f32, K rounded up to even. */
+/* A prepared row is at most this wide in any format: f32, or integers with K rounded up to whole groups. */
 static size_t ready_bytes(int32_t k)
 {
-    return ((size_t)k + 1) / 2 * 8;
+    return ((size_t)k + 127) / 128 * 512;
 }
 
 static void lay(struct moe *m)
@@ -237,7 +237,7 @@ static void prepare_tiles(struct dev *d, const struct moe *m, bool second, float
         }
         unsigned char *ready = (unsigned char *)in_scratch(d, second ? m->at.h_ready : m->at.x)
                              + (size_t)first[e] * ready_bytes(second ? m->ffn : m->hidden);
-        kern->prepare(src, ld, (int)(r1 - r0), w->k, ready + (size_t)r0 * gemm_act_bytes(w->format, kern->act_bf16, w->k));
+        gemm_prepare(kern, src, ld, (int)(r1 - r0), w->k, ready + (size_t)r0 * gemm_act_bytes(kern, w->k));
     }
 }
 

@@ -12,11 +12,30 @@ static const struct { const char *name; enum gemm_format gemm; enum dtype raw; }
     [DEV_FMT_F32] = {"f32", GEMM_F32, DT_F32},
     [DEV_FMT_F16] = {"f16", GEMM_F16, DT_F16},
     [DEV_FMT_BF16] = {"bf16", GEMM_BF16, DT_BF16},
+    /* No stored type is packed as it is. */
+    [DEV_FMT_I8] = {"int8", GEMM_I8, DT_COUNT},
+    [DEV_FMT_I8_G16] = {"int8-g16", GEMM_I8_G16, DT_COUNT},
+    [DEV_FMT_I8_G32] = {"int8-g32", GEMM_I8_G32, DT_COUNT},
+    [DEV_FMT_U4_G32] = {"int4-g32", GEMM_U4_G32, DT_COUNT},
+    [DEV_FMT_U4_G64] = {"int4-g64", GEMM_U4_G64, DT_COUNT},
+    [DEV_FMT_U4_G128] = {"int4-g128", GEMM_U4_G128, DT_COUNT},
+    [DEV_FMT_F8] = {"fp8", GEMM_F8, DT_COUNT},
 };
 
 const char *dev_format_name(enum dev_format f)
 {
     return (unsigned)f < DEV_FMT_COUNT ? formats[f].name : "unknown";
+}
+
+bool dev_format_parse(const char *name, enum dev_format *out)
+{
+    for (int i = 0; i < DEV_FMT_COUNT; i++) {
+        if (strcmp(name, formats[i].name) == 0) {
+            *out = (enum dev_format)i;
+            return true;
+        }
+    }
+    return false;
 }
 
 /* Whole panels; a gated pair of h rows each takes as many as 2h plain rows do. */
@@ -202,7 +221,7 @@ const void *dev_weight_image(const struct dev_weight *w, size_t *bytes)
 const char *dev_weight_layout(const struct dev *d)
 {
     (void)d;
-    return "cpu panels of 32, layout 1";
+    return "cpu panels of 32, layout 2";
 }
 
 bool dev_weight_from_image(struct dev *d, struct dev_weight **out, const struct dev_weight_shape *s, const void *image, size_t bytes, struct err *e)

@@ -1,11 +1,18 @@
-/* kern/avx512/gemm_float.c - f32, f16 and bf16 weights times f32 activations with FMA. */
+/* kern/avx512/gemm_float.c - f32, f16, bf16 and 8-bit float weights times f32 activations with FMA. */
 #include <immintrin.h>
 #include "kern/gemm_int.h"
 #include "kern/avx512/prepare.h"
 
 #define INLINE static inline __attribute__((always_inline))
 
-enum { UNIT_BYTES_F32 = 128, UNIT_BYTES_F16 = 64, UNIT_BYTES_BF16 = 128 };
+/* E4M3 in byte `shift / 8` of each 4-byte lane to f32: as the top bits of an f32 the value is 2^-120 of itself. */
+INLINE __m512 f8_to_f32(__m512i v, const int shift)
+{
+    v = _mm512_slli_epi32(v, 24 - shift);
+    __m512i magnitude = _mm512_srli_epi32(_mm512_and_si512(v, _mm512_set1_epi32(0x7f000000)), 4);
+    __m512i sign = _mm512_and_si512(v, _mm512_set1_epi32((int)0x80000000u));
+    return _mm512_mul_ps((__m512)_mm512_or_si512(magnitude, sign), _mm512_set1_ps(0x1p120f));
+}
 
 INLINE void fma_row(const int rows, __m512 acc[][2], const float *a, const int step, __m512 b0, __m512 b1)
 {
@@ -24,6 +31,11 @@ INLINE void unit(const enum gemm_format f, const int rows, __m512 acc[][2], cons
     } else if (f == GEMM_F16) {
         fma_row(rows, acc, a, 1, _mm512_cvtph_ps(_mm256_load_si256((const __m256i *)b)),
                 _mm512_cvtph_ps(_mm256_load_si256((const __m256i *)(b + 32))));
+    } else if (f == GEMM_F8) {
+        const __m512i zero = _mm512_setzero_si512();
+        __m512i v = _mm512_load_si512(b), v0 = _mm512_unpacklo_epi16(v, zero), v1 = _mm512_unpackhi_epi16(v, zero);
+        fma_row(rows, acc, a, 1, f8_to_f32(v0, 0), f8_to_f32(v1, 0));
+        fma_row(rows, acc, a + rows, 1, f8_to_f32(v0, 8), f8_to_f32(v1, 8));
     } else {
         /* Two K in a unit: the lower halves, then the upper ones.  a holds both of a row as [rows][2]. */
         const __m512i upper = _mm512_set1_epi32((int)0xffff0000u);
@@ -35,8 +47,8 @@ INLINE void unit(const enum gemm_format f, const int rows, __m512 acc[][2], cons
 
 INLINE void tile(const enum gemm_format f, const struct gemm_tile *t, const int rows)
 {
-    const int a_step = f == GEMM_BF16 ? 2 * rows : rows;
-    const int b_step = f == GEMM_F16 ? UNIT_BYTES_F16 : f == GEMM_F32 ? UNIT_BYTES_F32 : UNIT_BYTES_BF16;
+    const int a_step = f == GEMM_BF16 || f == GEMM_F8 ? 2 * rows : rows;
+    const int b_step = f == GEMM_F16 || f == GEMM_F8 ? 64 : 128;
     __m512 acc[GEMM_ROWS_MAX][2];
 #pragma GCC unroll 14
     for (int r = 0; r < rows; r++) {
@@ -57,6 +69,13 @@ INLINE void tile(const enum gemm_format f, const struct gemm_tile *t, const int 
     }
     for (; u < t->u1; u++, a += a_step, b += b_step)
         unit(f, rows, acc, a, b);
+    if (f == GEMM_F8 && t->u1 == t->units) {
+#pragma GCC unroll 14
+        for (int r = 0; r < rows; r++) {
+            acc[r][0] = _mm512_mul_ps(acc[r][0], _mm512_load_ps(b));
+            acc[r][1] = _mm512_mul_ps(acc[r][1], _mm512_load_ps(b + 64));
+        }
+    }
 #pragma GCC unroll 14
     for (int r = 0; r < rows; r++) {
         _mm512_store_ps(t->c + r * GEMM_COLS, acc[r][0]);
@@ -99,8 +118,14 @@ void gemm_tile_bf16_avx512(const struct gemm_tile *t)
     tile_any(GEMM_BF16, t);
 }
 
-void gemm_prepare_f32_avx512(const float *x, int64_t ldx, int rows, int64_t k, void *a)
+void gemm_tile_f8_avx512(const struct gemm_tile *t)
 {
+    tile_any(GEMM_F8, t);
+}
+
+void gemm_prepare_f32_avx512(const struct gemm_kern *kern, const float *x, int64_t ldx, int rows, int64_t k, void *a)
+{
+    (void)kern;
     float *out = a;
     __mmask16 row_mask = (__mmask16)((1u << rows) - 1);
     for (int64_t u = 0; u < k; u += 16) {

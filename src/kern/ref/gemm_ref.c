@@ -51,8 +51,9 @@ void gemm_tile_bf16_ref(const struct gemm_tile *t)
     tile(GEMM_BF16, t);
 }
 
-void gemm_prepare_f32_ref(const float *x, int64_t ldx, int rows, int64_t k, void *a)
+void gemm_prepare_f32_ref(const struct gemm_kern *kern, const float *x, int64_t ldx, int rows, int64_t k, void *a)
 {
+    (void)kern;
     float *out = a;
     for (int r = 0; r < rows; r++) {
         for (int64_t u = 0; u < k; u++)

@@ -1,0 +1,184 @@
+/* kern/avx512vnni/gemm_int.c - unsigned 8- and 4-bit weights times signed 8-bit activations with vpdpbusd. */
+#include <immintrin.h>
+#include "kern/gemm_int.h"
+
+#define INLINE static inline __attribute__((always_inline))
+
+enum { ROWS = 14, GROUP_ROWS = 6 };
+
+INLINE void dot(const int rows, __m512i acc[][2], const int32_t *a, __m512i b0, __m512i b1)
+{
+#pragma GCC unroll 14
+    for (int r = 0; r < rows; r++) {
+        __m512i x = _mm512_set1_epi32(a[r]);
+        acc[r][0] = _mm512_dpbusd_epi32(acc[r][0], b0, x);
+        acc[r][1] = _mm512_dpbusd_epi32(acc[r][1], b1, x);
+    }
+}
+
+INLINE void ask(const struct gemm_tile *t, const char **pf)
+{
+    for (int i = 0; i < t->prefetch_lines; i++, *pf += 64)
+        _mm_prefetch(*pf, _MM_HINT_T0);
+}
+
+/* ---- a scale for each column ---- */
+
+INLINE void i8_tile(const struct gemm_tile *t, const int rows)
+{
+    const int32_t *a = (const int32_t *)t->a + t->u0 * rows;
+    const int32_t *tail = (const int32_t *)t->a + t->units * rows;
+    const char *b = (const char *)t->b + t->u0 * 128, *pf = t->prefetch;
+    __m512i acc[ROWS][2];
+#pragma GCC unroll 14
+    for (int r = 0; r < rows; r++) {
+        acc[r][0] = t->first ? _mm512_set1_epi32(tail[rows + r]) : _mm512_load_si512(t->c + r * GEMM_COLS);
+        acc[r][1] = t->first ? acc[r][0] : _mm512_load_si512(t->c + r * GEMM_COLS + 16);
+    }
+    int64_t u = t->u0;
+    for (; u + 4 <= t->u1; u += 4, a += 4 * rows, b += 512) {
+        ask(t, &pf);
+#pragma GCC unroll 4
+        for (int i = 0; i < 4; i++)
+            dot(rows, acc, a + i * rows, _mm512_load_si512(b + i * 128), _mm512_load_si512(b + i * 128 + 64));
+    }
+    for (; u < t->u1; u++, a += rows, b += 128)
+        dot(rows, acc, a, _mm512_load_si512(b), _mm512_load_si512(b + 64));
+    if (t->u1 < t->units) {
+#pragma GCC unroll 14
+        for (int r = 0; r < rows; r++) {
+            _mm512_store_si512(t->c + r * GEMM_COLS, acc[r][0]);
+            _mm512_store_si512(t->c + r * GEMM_COLS + 16, acc[r][1]);
+        }
+        return;
+    }
+    __m512 s0 = _mm512_load_ps(b), s1 = _mm512_load_ps(b + 64);
+#pragma GCC unroll 14
+    for (int r = 0; r < rows; r++) {
+        __m512 sa = _mm512_set1_ps(((const float *)tail)[r]);
+        _mm512_store_ps(t->c + r * GEMM_COLS, _mm512_mul_ps(_mm512_mul_ps(_mm512_cvtepi32_ps(acc[r][0]), sa), s0));
+        _mm512_store_ps(t->c + r * GEMM_COLS + 16, _mm512_mul_ps(_mm512_mul_ps(_mm512_cvtepi32_ps(acc[r][1]), sa), s1));
+    }
+}
+
+void gemm_tile_i8_avx512vnni(const struct gemm_tile *t)
+{
+    switch (t->rows) {
+    case 1: i8_tile(t, 1); break;
+    case 2: i8_tile(t, 2); break;
+    case 3: i8_tile(t, 3); break;
+    case 4: i8_tile(t, 4); break;
+    case 5: i8_tile(t, 5); break;
+    case 6: i8_tile(t, 6); break;
+    case 7: i8_tile(t, 7); break;
+    case 8: i8_tile(t, 8); break;
+    case 9: i8_tile(t, 9); break;
+    case 10: i8_tile(t, 10); break;
+    case 11: i8_tile(t, 11); break;
+    case 12: i8_tile(t, 12); break;
+    case 13: i8_tile(t, 13); break;
+    default: i8_tile(t, 14); break;
+    }
+}
+
+/* ---- scales for each column and group ---- */
+
+/* The integers of one group: acc starts as what makes up for the offset of 8-bit weights. */
+INLINE void group_dot(const bool four, const int units, const struct gemm_tile *t, const int rows, __m512i acc[][2],
+                      const int32_t *a, const char *b, const char **pf)
+{
+    const __m512i low = _mm512_set1_epi8(15);
+#pragma GCC unroll 32
+    for (int i = 0; i < units; i++) {
+        if (i % 4 == 0)
+            ask(t, pf);
+        if (four) {
+            __m512i v = _mm512_load_si512(b + i * 64);
+            dot(rows, acc, a + i * rows, _mm512_and_si512(v, low), _mm512_and_si512(_mm512_srli_epi16(v, 4), low));
+        } else {
+            dot(rows, acc, a + i * rows, _mm512_load_si512(b + i * 128), _mm512_load_si512(b + i * 128 + 64));
+        }
+    }
+}
+
+INLINE void group_tile(const bool four, const int units, const struct gemm_tile *t, const int rows)
+{
+    const int head = four ? 128 : 64, bytes = head + units * (four ? 64 : 128);
+    int64_t g = t->u0 / units, end = t->u1 / units;
+    const int32_t *a = (const int32_t *)t->a + t->u0 * rows;
+    const int32_t *aux = (const int32_t *)t->a + (t->units + 2 * g) * rows;
+    const char *b = (const char *)t->b + g * bytes, *pf = t->prefetch;
+    __m512 sum[GROUP_ROWS][2];
+#pragma GCC unroll 6
+    for (int r = 0; r < rows; r++) {
+        sum[r][0] = t->first ? _mm512_setzero_ps() : _mm512_load_ps(t->c + r * GEMM_COLS);
+        sum[r][1] = t->first ? _mm512_setzero_ps() : _mm512_load_ps(t->c + r * GEMM_COLS + 16);
+    }
+    for (; g < end; g++, a += units * rows, b += bytes, aux += 2 * rows) {
+        __m512i acc[GROUP_ROWS][2];
+#pragma GCC unroll 6
+        for (int r = 0; r < rows; r++)
+            acc[r][0] = acc[r][1] = four ? _mm512_setzero_si512() : _mm512_set1_epi32(aux[rows + r]);
+        group_dot(four, units, t, rows, acc, a, b + head, &pf);
+        __m512 s0 = _mm512_cvtph_ps(_mm256_load_si256((const __m256i *)b));
+        __m512 s1 = _mm512_cvtph_ps(_mm256_load_si256((const __m256i *)(b + 32)));
+#pragma GCC unroll 6
+        for (int r = 0; r < rows; r++) {
+            __m512 sa = _mm512_set1_ps(((const float *)aux)[r]);
+            sum[r][0] = _mm512_fmadd_ps(_mm512_mul_ps(_mm512_cvtepi32_ps(acc[r][0]), s0), sa, sum[r][0]);
+            sum[r][1] = _mm512_fmadd_ps(_mm512_mul_ps(_mm512_cvtepi32_ps(acc[r][1]), s1), sa, sum[r][1]);
+        }
+        if (!four)
+            continue;
+        __m512 m0 = _mm512_cvtph_ps(_mm256_load_si256((const __m256i *)(b + 64)));
+        __m512 m1 = _mm512_cvtph_ps(_mm256_load_si256((const __m256i *)(b + 96)));
+#pragma GCC unroll 6
+        for (int r = 0; r < rows; r++) {
+            __m512 as = _mm512_set1_ps(((const float *)aux)[rows + r]);
+            sum[r][0] = _mm512_fmadd_ps(m0, as, sum[r][0]);
+            sum[r][1] = _mm512_fmadd_ps(m1, as, sum[r][1]);
+        }
+    }
+#pragma GCC unroll 6
+    for (int r = 0; r < rows; r++) {
+        _mm512_store_ps(t->c + r * GEMM_COLS, sum[r][0]);
+        _mm512_store_ps(t->c + r * GEMM_COLS + 16, sum[r][1]);
+    }
+}
+
+INLINE void group_any(const bool four, const int units, const struct gemm_tile *t)
+{
+    switch (t->rows) {
+    case 1: group_tile(four, units, t, 1); break;
+    case 2: group_tile(four, units, t, 2); break;
+    case 3: group_tile(four, units, t, 3); break;
+    case 4: group_tile(four, units, t, 4); break;
+    case 5: group_tile(four, units, t, 5); break;
+    default: group_tile(four, units, t, 6); break;
+    }
+}
+
+void gemm_tile_i8_g16_avx512vnni(const struct gemm_tile *t)
+{
+    group_any(false, 4, t);
+}
+
+void gemm_tile_i8_g32_avx512vnni(const struct gemm_tile *t)
+{
+    group_any(false, 8, t);
+}
+
+void gemm_tile_u4_g32_avx512vnni(const struct gemm_tile *t)
+{
+    group_any(true, 8, t);
+}
+
+void gemm_tile_u4_g64_avx512vnni(const struct gemm_tile *t)
+{
+    group_any(true, 16, t);
+}
+
+void gemm_tile_u4_g128_avx512vnni(const struct gemm_tile *t)
+{
+    group_any(true, 32, t);
+}

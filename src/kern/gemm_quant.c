@@ -1,0 +1,159 @@
+/* kern/gemm_quant.c - columns of quantized panels, from and to f32. */
+#include <math.h>
+#include <string.h>
+#include "kern/gemm_int.h"
+
+/* Where unit u of a panel begins, scales before it skipped. */
+static uint8_t *unit_at(enum gemm_format f, void *panel, int64_t u)
+{
+    const struct gemm_layout *lay = gemm_layout_of(f);
+    int64_t groups = lay->group_units ? u / lay->group_units + 1 : 0;
+    return (uint8_t *)panel + groups * lay->head_bytes + u * lay->unit_bytes;
+}
+
+static uint8_t *group_head(enum gemm_format f, void *panel, int64_t g)
+{
+    const struct gemm_layout *lay = gemm_layout_of(f);
+    return (uint8_t *)panel + g * (lay->head_bytes + lay->group_units * lay->unit_bytes);
+}
+
+static uint8_t *panel_tail(enum gemm_format f, void *panel, int64_t k)
+{
+    return unit_at(f, panel, gemm_units(f, k));
+}
+
+static float magnitude(const float *x, int64_t n)
+{
+    float m = 0;
+    bool finite = true;
+    for (int64_t i = 0; i < n; i++) {
+        finite &= isfinite(x[i]) != 0;
+        m = fabsf(x[i]) > m ? fabsf(x[i]) : m;
+    }
+    return finite ? m : NAN;
+}
+
+static uint8_t offset_byte(float v, float inverse)
+{
+    float q = rintf(v * inverse);
+    q = q > 127 ? 127 : q < -127 ? -127 : q;
+    return (uint8_t)((int)q + 128);
+}
+
+/* Nearest E4M3, ties to even; the largest finite one is 448. */
+static uint8_t to_e4m3(float v)
+{
+    uint8_t sign = signbit(v) ? 0x80 : 0;
+    v = fabsf(v);
+    if (!(v < 464))
+        return (uint8_t)(sign | 0x7e);
+    int e;
+    frexpf(v, &e);
+    e = e < -5 ? -5 : e;                       /* below 2^-6 the step stays 2^-9 */
+    float step = ldexpf(1, e - 4), q = rintf(v / step) * step;
+    if (q < 0.015625f)
+        return (uint8_t)(sign | (uint8_t)(q * 512));
+    float m = frexpf(q, &e);
+    return (uint8_t)(sign | (e + 6) << 3 | ((int)(m * 16) & 7));
+}
+
+static void pack_i8(uint8_t *panel, int col, int64_t k, const float *row)
+{
+    float m = magnitude(row, k), scale = m / 127, inverse = m > 0 ? 127 / m : 0;
+    for (int64_t i = 0; i < k; i++)
+        unit_at(GEMM_I8, panel, i / 4)[4 * col + i % 4] = inverse > 0 ? offset_byte(row[i], inverse) : 128;
+    memcpy(panel_tail(GEMM_I8, panel, k) + 4 * col, &scale, 4);
+}
+
+static void pack_f8(uint8_t *panel, int col, int64_t k, const float *row)
+{
+    float m = magnitude(row, k), scale = m / 448, inverse = m > 0 ? 448 / m : 0;
+    for (int64_t i = 0; i < k; i++)
+        unit_at(GEMM_F8, panel, i / 2)[gemm_f8_at(col, (int)(i % 2))] = inverse > 0 ? to_e4m3(row[i] * inverse) : 0;
+    memcpy(panel_tail(GEMM_F8, panel, k) + 4 * col, &scale, 4);
+}
+
+static void pack_i8_groups(enum gemm_format f, uint8_t *panel, int col, int64_t k, const float *row)
+{
+    int group = gemm_layout_of(f)->group_units * 4;
+    for (int64_t g = 0; g * group < k; g++) {
+        const float *x = row + g * group;
+        int n = k - g * group < group ? (int)(k - g * group) : group;
+        float m = magnitude(x, n);
+        uint16_t h = tensor_f32_to_f16(m / 127);
+        float scale = tensor_f16_to_f32(h), inverse = scale > 0 ? 1 / scale : 0;
+        for (int i = 0; i < n; i++)
+            unit_at(f, panel, (g * group + i) / 4)[4 * col + i % 4] = inverse > 0 ? offset_byte(x[i], inverse) : 128;
+        memcpy(group_head(f, panel, g) + 2 * col, &h, 2);
+    }
+}
+
+static void pack_u4(enum gemm_format f, uint8_t *panel, int col, int64_t k, const float *row)
+{
+    gemm_quant_fn *quant = kern_isa_best() >= KERN_ISA_AVX2 ? gemm_quant_u4_avx2 : gemm_quant_u4_ref;
+    int group = gemm_layout_of(f)->group_units * 4, shift = col < 16 ? 0 : 4;
+    for (int64_t g = 0; g * group < k; g++) {
+        float x[GEMM_GROUP_MAX];
+        uint8_t q[GEMM_GROUP_MAX];
+        uint16_t h[2];
+        int n = k - g * group < group ? (int)(k - g * group) : group;
+        /* What lies past K repeats the last value, so that it pulls the range nowhere. */
+        memcpy(x, row + g * group, (size_t)n * sizeof *x);
+        for (int i = n; i < group; i++)
+            x[i] = x[n - 1];
+        if (isfinite(magnitude(x, n))) {
+            quant(x, group, q, &h[0], &h[1]);
+        } else {
+            memset(q, 0, sizeof q);
+            h[0] = h[1] = tensor_f32_to_f16(NAN);
+        }
+        for (int i = 0; i < n; i++) {
+            uint8_t *b = unit_at(f, panel, (g * group + i) / 4) + col % 16 * 4 + i % 4;
+            *b = (uint8_t)((*b & (0xf0 >> shift)) | q[i] << shift);
+        }
+        memcpy(group_head(f, panel, g) + 2 * col, &h[0], 2);
+        memcpy(group_head(f, panel, g) + 64 + 2 * col, &h[1], 2);
+    }
+}
+
+void gemm_quant_pack(enum gemm_format f, void *panel, int col, int64_t k, const float *row)
+{
+    if (f == GEMM_I8)
+        pack_i8(panel, col, k, row);
+    else if (f == GEMM_F8)
+        pack_f8(panel, col, k, row);
+    else if (f == GEMM_I8_G16 || f == GEMM_I8_G32)
+        pack_i8_groups(f, panel, col, k, row);
+    else
+        pack_u4(f, panel, col, k, row);
+}
+
+void gemm_quant_unpack(enum gemm_format f, const void *const_panel, int col, int64_t k, float *out)
+{
+    const struct gemm_layout *lay = gemm_layout_of(f);
+    uint8_t *panel = (uint8_t *)(uintptr_t)const_panel;   /* only read */
+    float scale = 0, minimum = 0;
+    if (lay->tail_bytes)
+        memcpy(&scale, panel_tail(f, panel, k) + 4 * col, 4);
+    for (int64_t i = 0; i < k; i++) {
+        const uint8_t *u = unit_at(f, panel, i / lay->unit_k);
+        if (lay->group_units && i % (lay->group_units * 4) == 0) {
+            uint16_t h[2] = {0, 0};
+            const uint8_t *head = group_head(f, panel, i / (lay->group_units * 4));
+            memcpy(&h[0], head + 2 * col, 2);
+            if (lay->head_bytes == 128)
+                memcpy(&h[1], head + 64 + 2 * col, 2);
+            scale = tensor_f16_to_f32(h[0]);
+            minimum = tensor_f16_to_f32(h[1]);
+        }
+        if (f == GEMM_F8) {
+            tensor_to_f32(DT_F8_E4M3, u + gemm_f8_at(col, (int)(i % 2)), 1, out + i);
+            out[i] *= scale;
+        } else if (lay->unit_bytes == 64) {
+            int q = u[col % 16 * 4 + i % 4] >> (col < 16 ? 0 : 4) & 15;
+            out[i] = scale * (float)q + minimum;
+        } else {
+            out[i] = scale * (float)(u[4 * col + i % 4] - 128);
+        }
+    }
+}

@@ -1,0 +1,10 @@
+#include <math.h>
+#include <string.h>
+#include "kern/gemm_int.h"
+
+#include "kern/gemm_quant_body.inc"
+
+void gemm_quant_u4_ref(const float *x, int n, uint8_t *q, uint16_t *scale, uint16_t *minimum)
+{
+    quant_u4(x, n, q, scale, minimum);
+}
