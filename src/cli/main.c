@@ -13,6 +13,7 @@ static const struct command commands[] = {
     {"serve", "HTTP server: OpenAI API, metrics", cmd_serve},
     {"run", "one prompt, streamed to the terminal", cmd_run},
     {"chat", "interactive chat in the terminal", cmd_chat},
+    {"batch", "many requests from a file, answers to a file", cmd_batch},
     {"score", "log-probabilities and perplexity of given text or token ids", cmd_score},
     {"tokenize", "text to token ids and back", cmd_tokenize},
     {"bench", "measurements: latency, throughput", cmd_bench},

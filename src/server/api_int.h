@@ -107,6 +107,12 @@ bool api_prompt_chat(struct api_job *job, struct api_error *e);
 /* Shared with /tokenize: the chat prompt's text appended to out. */
 bool api_prompt_render(const struct api *a, const struct api_fields *f, struct buf *out, struct api_error *e);
 
+/* api_job.c: api_job_open without the engine. */
+bool api_job_parse(struct api_job **out, const struct api *a, enum api_endpoint endpoint, const char *body, size_t len,
+                   const struct api_job_opts *o, struct api_error *e);
+/* Whether the job has work for the engine (an echo without logprobs has not). */
+bool api_job_needs_engine(const struct api_job *job);
+
 /* api_logprobs.c */
 void api_logprobs_free(struct api_logprobs *lp);
 void api_logprobs_clear(struct api_logprobs *lp);

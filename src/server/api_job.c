@@ -37,13 +37,15 @@ static bool alloc_choices(struct api_job *job, struct api_error *e)
     return true;
 }
 
-/* An echo without generation and without logprobs needs no engine. */
-static bool needs_engine(const struct api_job *job) { return !job->score_only || job->params.n_prompt_logprobs >= 0; }
+bool api_job_needs_engine(const struct api_job *job)
+{
+    return !job->score_only || job->params.n_prompt_logprobs >= 0;
+}
 
 static bool submit(struct api_job *job, const struct api_job_opts *o, struct api_error *e)
 {
     struct err err;
-    for (int32_t i = 0; i < job->n_prompts && needs_engine(job); i++) {
+    for (int32_t i = 0; i < job->n_prompts && api_job_needs_engine(job); i++) {
         struct api_prompt *p = &job->prompts[i];
         struct gen_request r = job->request;
         int64_t room = (int64_t)job->api->info->max_model_len - p->n;
@@ -75,8 +77,8 @@ static bool read_body(struct api_job *job, const char *body, size_t len, const s
     return api_params_build(job, e) && alloc_choices(job, e);
 }
 
-bool api_job_open(struct api_job **out, const struct api *a, enum api_endpoint endpoint, const char *body, size_t len,
-                  const struct api_job_opts *o, struct api_error *e)
+bool api_job_parse(struct api_job **out, const struct api *a, enum api_endpoint endpoint, const char *body, size_t len,
+                   const struct api_job_opts *o, struct api_error *e)
 {
     *out = NULL;
     struct api_job *job = mem_try_zalloc(1, sizeof *job);
@@ -88,11 +90,23 @@ bool api_job_open(struct api_job **out, const struct api *a, enum api_endpoint e
     job->created_s = clock_unix_s();
     job->arena = arena_open(ARENA_LIMIT);
     bool ok = job->arena || api_fail(e, ERR_NOMEM, NULL, "out of memory for the request");
-    if (!ok || !read_body(job, body, len, o, e) || !submit(job, o, e)) {
-        api_job_close(&job);
+    if (ok && read_body(job, body, len, o, e)) {
+        *out = job;
+        return true;
+    }
+    api_job_close(&job);
+    return false;
+}
+
+bool api_job_open(struct api_job **out, const struct api *a, enum api_endpoint endpoint, const char *body, size_t len,
+                  const struct api_job_opts *o, struct api_error *e)
+{
+    if (!api_job_parse(out, a, endpoint, body, len, o, e))
+        return false;
+    if (!submit(*out, o, e)) {
+        api_job_close(out);
         return false;
     }
-    *out = job;
     return true;
 }
 
@@ -140,6 +154,17 @@ void api_job_stats(const struct api_job *job, struct api_job_stats *out)
 /* Whether each event is written as it comes. */
 static bool is_live(const struct api_job *job) { return job->f.stream && !job->fake_stream; }
 
+/* The first token of an echoed prompt has no prediction.  A BOS that the tokenizer added is not part of the text, so it
+ * does not move the offsets of what follows. */
+static void echo_first_token(struct api_job *job, struct api_prompt *p)
+{
+    size_t len = 0;
+    const char *bytes = job->api->tok ? tok_token_bytes(job->api->tok, p->ids[0], &len) : NULL;
+    api_logprobs_completion(&p->lp, job, p->ids[0], NAN, &(struct engine_logprobs){0}, 0, &p->n_chars);
+    if (p->text && bytes && tok_is_special(job->api->tok, p->ids[0]) && (len > p->text_len || memcmp(bytes, p->text, len) != 0))
+        p->n_chars = 0;
+}
+
 /* What comes before a choice's first token: the role, or the echoed prompt. */
 static void begin_choice(struct api_job *job, struct api_prompt *p, int32_t choice, struct buf *out)
 {
@@ -159,7 +184,7 @@ static void begin_choice(struct api_job *job, struct api_prompt *p, int32_t choi
         c->text.failed |= !tok_decode(job->api->tok, p->ids, (size_t)p->n, TOK_DECODE_ALL, &c->text, &err);
     if (job->f.logprobs != API_UNSET) {
         if (p->lp.n == 0) /* a prompt of one token has no event of its own */
-            api_logprobs_completion(&p->lp, job, p->ids[0], NAN, &(struct engine_logprobs){0}, 0, &p->n_chars);
+            echo_first_token(job, p);
         api_logprobs_append(&c->lp, &p->lp);
         c->n_chars = p->n_chars;
     }
@@ -172,7 +197,7 @@ static void add_prompt_logprobs(struct api_job *job, struct api_prompt *p, const
     if (!job->f.echo || job->endpoint == API_CHAT || job->f.logprobs == API_UNSET)
         return;
     if (p->lp.n == 0)
-        api_logprobs_completion(&p->lp, job, p->ids[0], NAN, &ev->lp, 0, &p->n_chars);
+        echo_first_token(job, p);
     api_logprobs_completion(&p->lp, job, ev->token, ev->logprob, &ev->lp, (int32_t)job->f.logprobs, &p->n_chars);
 }
 

@@ -203,7 +203,7 @@ static bool set_max_tokens(struct api_job *job, struct api_error *e)
     else if (!chat && !json_is_null(json_object_get(job->doc, "max_tokens")))
         job->max_tokens = 16;
     job->score_only = job->max_tokens_given && job->max_tokens == 0;
-    if (job->max_tokens_given && !job->score_only && f->min_tokens > f->max_tokens)
+    if (job->max_tokens > 0 && f->min_tokens > job->max_tokens)
         return api_fail(e, ERR_INVALID, "min_tokens", "'min_tokens' must be at most max_tokens (%d), found %lld", job->max_tokens,
                         (long long)f->min_tokens);
     return true;
@@ -347,8 +347,13 @@ static bool encode_word(struct api_job *job, const char *prefix, const char *wor
     return ok;
 }
 
-/* A word is forbidden at the start of text and after a space: its spelling with a leading space counts when it is
- * as many tokens and begins differently (as vLLM does). */
+static bool same_word(const struct sample_word *a, const struct sample_word *b)
+{
+    return a->n == b->n && memcmp(a->ids, b->ids, (size_t)a->n * sizeof *a->ids) == 0;
+}
+
+/* A word is forbidden at the start of text and after a space.  (vLLM drops the spelling with a space when it has another number of
+ * tokens, which lets common words through.) */
 static bool read_bad_words(struct api_job *job, struct api_error *e)
 {
     size_t n = json_array_size(job->f.bad_words);
@@ -374,7 +379,7 @@ static bool read_bad_words(struct api_job *job, struct api_error *e)
             return false;
         if (plain->n < 1)
             return api_fail(e, ERR_INVALID, "bad_words", "'bad_words[%zu]' is no token", i);
-        count += spaced->n == plain->n && spaced->ids[0] != plain->ids[0] ? 2 : 1;
+        count += same_word(plain, spaced) ? 1 : 2;
     }
     job->params.bad_words = words;
     job->params.n_bad_words = count;

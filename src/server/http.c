@@ -361,19 +361,30 @@ static enum MHD_Result on_request(void *cls, struct MHD_Connection *conn, const 
 
 /* ---- the end of a request ---- */
 
-static void write_log(struct http_exchange *x, bool complete)
+static void write_log(struct http_exchange *x, int status, bool complete, bool describe)
 {
     struct log *lg = x->h->o.log;
     if (!log_enabled(lg, LOG_INFO))
         return;
     struct buf extra;
     buf_init(&extra, 4096);
-    if (x->is_pull && x->pull.describe)
+    if (describe && x->is_pull && x->pull.describe)
         x->pull.describe(x->pull.ctx, &extra);
     int64_t now = clock_now_us();
-    log_info(lg, "http", "id=%s client=%s method=%s path=%.200s status=%d bytes=%lld ms=%.1f%s%s", x->id, x->client, x->method, x->path,
-             x->status, (long long)x->n_sent, (double)(now - x->start_us) / 1e3, complete ? "" : " cut=true", extra.data ? extra.data : "");
+    log_info(lg, "http", "id=%s client=%s method=%s path=%.200s status=%d bytes=%lld ms=%.1f%s%s", x->id, x->client, x->method, x->path, status,
+             (long long)x->n_sent, (double)(now - x->start_us) / 1e3, complete ? "" : " cut=true", extra.data ? extra.data : "");
     buf_free(&extra);
+}
+
+/* libmicrohttpd may give a connection up while a worker has its request (the socket failed): then what the worker makes of it
+ * is the worker's to close, and its fields are not looked at here. */
+static bool leave_to_worker(struct http_exchange *x)
+{
+    pthread_mutex_lock(&x->lock);
+    bool busy = x->stage == HTTP_STAGE_WORKING && !x->worked;
+    x->abandoned = busy;
+    pthread_mutex_unlock(&x->lock);
+    return busy;
 }
 
 static void on_completed(void *cls, struct MHD_Connection *conn, void **con_cls, enum MHD_RequestTerminationCode toe)
@@ -385,16 +396,14 @@ static void on_completed(void *cls, struct MHD_Connection *conn, void **con_cls,
         return;
     *con_cls = NULL;
     exchange_unlist(x);
-    bool complete = toe == MHD_REQUEST_TERMINATED_COMPLETED_OK && (!x->is_pull || x->pull_done);
     http_watch_remove(x);
-    if (x->stage != HTTP_STAGE_SENT)
-        x->status = 499;
-    write_log(x, complete);
-    if (x->is_pull)
+    bool busy = leave_to_worker(x), sent = x->stage == HTTP_STAGE_SENT;
+    int status = sent ? x->status : 499, class = sent ? status / 100 : 0;
+    write_log(x, status, sent && toe == MHD_REQUEST_TERMINATED_COMPLETED_OK && (!x->is_pull || x->pull_done), !busy);
+    if (!busy && x->is_pull)
         x->pull.close(x->pull.ctx);
     if (x->limited)
         atomic_fetch_sub(&h->n_active, 1);
-    int class = x->stage == HTTP_STAGE_SENT ? x->status / 100 : 0;
     atomic_fetch_add(&h->n_by_class[class >= 1 && class <= 5 ? class : 0], 1);
     http_exchange_unref(x);
 }

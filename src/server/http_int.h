@@ -50,6 +50,7 @@ struct http_exchange {
     atomic_bool wake_queued;
     pthread_mutex_t lock;                 /* guards the rest; taken before libmicrohttpd's locks, never with the engine's inside */
     bool suspended, pending, worked;
+    bool abandoned;                       /* libmicrohttpd gave it up while a worker had it */
     atomic_bool gone;                     /* the client hung up */
     struct http_exchange *next_work;
 };

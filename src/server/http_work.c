@@ -38,8 +38,12 @@ static void work(struct http_exchange *x)
     http_run_handler(x);
     pthread_mutex_lock(&x->lock);
     x->worked = true;
+    bool abandoned = x->abandoned;
     pthread_mutex_unlock(&x->lock);
-    http_exchange_resume(x);
+    if (!abandoned)
+        http_exchange_resume(x);
+    else if (x->is_pull)
+        x->pull.close(x->pull.ctx);
     http_exchange_unref(x);
 }
 

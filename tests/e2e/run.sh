@@ -1,0 +1,15 @@
+#!/usr/bin/env bash
+# End to end: the official openai client and raw sockets against `quire serve`, and `quire batch`.
+# usage: tests/e2e/run.sh [test files]     QUIRE=path of the program (default build/quire)
+# Each test file starts its own servers, on free ports of 127.0.0.1, and ends them.
+set -eu
+cd "$(dirname "$0")"
+export QUIRE=${QUIRE:-$(cd ../.. && pwd)/build/quire}
+[ -x "$QUIRE" ] || { echo "run.sh: $QUIRE is not there; build first" >&2; exit 1; }
+wanted=$(sed -n 's/.*"openai": "\(.*\)".*/\1/p' package.json)
+have=$(sed -n 's/^  "version": "\(.*\)",$/\1/p' node_modules/openai/package.json 2>/dev/null || true)
+if [ "$have" != "$wanted" ]; then
+    npm install --silent --no-progress || { echo "run.sh: npm could not install openai $wanted" >&2; exit 1; }
+fi
+[ $# -gt 0 ] || set -- ./*.test.mjs
+exec node --test "$@"
