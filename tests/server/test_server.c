@@ -291,11 +291,13 @@ static int open_raw(const struct server *s, const char *body)
 {
     struct sockaddr_in at = {.sin_family = AF_INET, .sin_port = htons((uint16_t)server_port(s)), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    char request[1024];
+    size_t cap = strlen(body) + 256;
+    char *request = malloc(cap);
     assert_int_equal(connect(fd, (struct sockaddr *)&at, sizeof at), 0);
-    int n = snprintf(request, sizeof request, "POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %zu\r\n\r\n%s",
+    int n = snprintf(request, cap, "POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %zu\r\n\r\n%s",
                      strlen(body), body);
     assert_int_equal(write(fd, request, (size_t)n), n);
+    free(request);
     return fd;
 }
 
@@ -331,14 +333,19 @@ static void reset_while_working(void **state)
 {
     (void)state;
     struct server *s = open_server(NULL);
-    for (int i = 0; i < 300; i++) {
-        int fd = open_raw(s, i % 2 ? long_stream : long_body);
+    /* A prompt that takes a worker some milliseconds, although little of it is kept. */
+    char *body = malloc(70000), *at = body + sprintf(body, "{\"prompt\":\"");
+    for (int i = 0; i < 10000; i++)
+        at += sprintf(at, "%c%c%c ", 'a' + i % 26, 'a' + i / 26 % 26, 'a' + i / 676 % 26);
+    strcpy(at, "\",\"truncate_prompt_tokens\":5,\"max_tokens\":900,\"ignore_eos\":true,\"stream\":true}");
+    for (int i = 0; i < 60; i++) {
+        int fd = open_raw(s, body);
         struct linger now = {.l_onoff = 1, .l_linger = 0};
         setsockopt(fd, SOL_SOCKET, SO_LINGER, &now, sizeof now);
-        if (i % 3 == 0)
-            pause_ms(1);
+        pause_ms(i % 8);
         close(fd);
     }
+    free(body);
     for (int i = 0; i < 1000 && !server_idle(s); i++)
         pause_ms(5);
     wait_for_pages();
