@@ -111,7 +111,7 @@ static void write_message(const struct api_job *job, const struct api_choice *c,
     buf_init(&text, 0);
     buf_puts(&text, echoed_message(job));
     buf_append(&text, c->text.data ? c->text.data : "", c->text.len);
-    buf_puts(out, "\"message\":{\"role\":\"assistant\",\"reasoning_content\":null,\"content\":");
+    buf_puts(out, "\"message\":{\"role\":\"assistant\",\"reasoning_content\":null,\"reasoning\":null,\"content\":");
     api_write_text(out, text.data, text.len);
     buf_puts(out, ",\"tool_calls\":[]}");
     out->failed |= text.failed;

@@ -540,24 +540,25 @@ bool http_open(struct http **out, const struct http_opts *o, struct err *e)
     return true;
 }
 
-/* Order matters.  No new connections; the workers finish what they have and take no more; from then on nothing suspends, and
- * what is suspended is resumed and cut.  Only then may the daemon stop: it aborts when a request is still suspended. */
+/* Order matters.  The workers finish what they have and take no more; from then on nothing suspends, and what is suspended is
+ * resumed and cut.  Only then may the daemon stop: it aborts when a request is still suspended.  (MHD_quiesce_daemon before all
+ * that would be tidier, but races with the pool's own threads, and the loser aborts.) */
 void http_close(struct http **ph)
 {
     struct http *h = *ph;
     if (!h)
         return;
     *ph = NULL;
-    if (h->daemon)
-        MHD_quiesce_daemon(h->daemon); /* the socket is ours again */
     http_work_stop(h);
     atomic_store(&h->stopping, true);
     pthread_mutex_lock(&h->list_lock);
     for (struct http_exchange *x = h->exchanges; x; x = x->next)
         http_exchange_resume(x);
     pthread_mutex_unlock(&h->list_lock);
-    if (h->daemon)
+    if (h->daemon) {
         MHD_stop_daemon(h->daemon);
+        h->listen_fd = -1; /* closed with it */
+    }
     http_wake_close(h);
     http_watch_close(h);
     http_work_close(h);
