@@ -132,7 +132,7 @@ int main(int argc, char **argv)
         for (int p = 0; p < shapes[s].n / 32; p++, at += pb) {
             if (p == 0) {
                 for (int i = 0; i < 32 * shapes[s].k; i++) { seed = seed * 1664525u + 1013904223u; rowbuf[i] = (float)(int)seed * 1e-11f; }
-                gemm_pack(f, at, 0, 32, shapes[s].k, rowbuf, shapes[s].k);
+                gemm_pack(f, at, 0, 32, shapes[s].k, rowbuf, shapes[s].k, NULL);
             } else memcpy(at, w[l][s], pb);
         }
     }

@@ -71,6 +71,7 @@ enum dev_format {
 /* "f32", "f16", "bf16", "int8", "int8-g16", "int8-g32", "int4-g32", "int4-g64", "int4-g128", "fp8" */
 const char *dev_format_name(enum dev_format f);
 bool dev_format_parse(const char *name, enum dev_format *out);
+bool dev_format_searches(enum dev_format f);                  /* 4 bits: packing makes use of dev_weight_spec.importance */
 
 struct dev_weight_spec {
     enum dev_format format;
@@ -78,6 +79,9 @@ struct dev_weight_spec {
     const struct tensor_rows *parts;
     int n_parts;
     const float *bias;       /* [n_out] host memory or NULL; copied */
+    /* [n_cols] host memory or NULL: mean squares of the inputs, up to a common factor, as far as they are known (of a normed input
+     * the squared weights of the norm).  The search for 4-bit scales weighs errors by them. */
+    const float *importance;
     /* Gated MLP: exactly two parts (gate, up) of equal shape, laid out so that the DEV_EPI_GLU epilogue
      * finds both of a pair at once; the output width is then n_out / 2. */
     bool gated;

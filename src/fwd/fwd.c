@@ -55,6 +55,28 @@ static void report(struct progress *p, int64_t bytes)
         p->o->progress(p->o->progress_ctx, p->done < p->total ? p->done : p->total, p->total);
 }
 
+/* What is known of the inputs of a product without running the model: a norm before it leaves their squares near those of its
+ * weights.  *out NULL without error where nothing is known.  mem_free it. */
+static bool input_importance(struct fwd *f, const struct model *m, enum arch_linear slot, int layer, float **out, struct err *e)
+{
+    enum arch_vector norm;
+    int64_t n = 0;
+    *out = NULL;
+    if (slot == ARCH_LIN_QKV)
+        norm = ARCH_VEC_NORM1;
+    else if (slot == ARCH_LIN_GATE_UP || slot == ARCH_LIN_EXPERT_GATE_UP || slot == ARCH_LIN_SHARED_GATE_UP)
+        norm = f->arch.vector[ARCH_VEC_NORM2] ? ARCH_VEC_NORM2 : ARCH_VEC_NORM1;
+    else if (slot == ARCH_LIN_HEAD || (slot == ARCH_LIN_EMBED && f->arch.tied_head))
+        norm = ARCH_VEC_FINAL_NORM;
+    else
+        return true;
+    if (f->arch.vector[norm] && !model_get_vector(m, norm, norm == ARCH_VEC_FINAL_NORM ? 0 : layer, out, &n, e))
+        return false;
+    for (int64_t i = 0; *out && i < n; i++)
+        (*out)[i] *= (*out)[i];
+    return true;
+}
+
 static bool pack_linear(struct fwd *f, const struct model *m, enum arch_linear slot, int layer, int index, struct dev_weight **out,
                         struct progress *p, struct err *e)
 {
@@ -71,7 +93,11 @@ static bool pack_linear(struct fwd *f, const struct model *m, enum arch_linear s
     packed_name(name, slot, layer, index);
     bool ok = map_linear(f, &spec, name, out);
     if (!ok) {
-        ok = dev_weight_pack(f->d, out, &spec, l.name, e);
+        float *importance = NULL;
+        ok = !dev_format_searches(spec.format) || input_importance(f, m, slot, layer, &importance, e);
+        spec.importance = importance;
+        ok = ok && dev_weight_pack(f->d, out, &spec, l.name, e);
+        mem_free(importance);
         if (ok)
             keep_linear(f, p, name, *out);
     }

@@ -154,7 +154,7 @@ size_t gemm_act_bytes(const struct gemm_kern *kern, int64_t k)
     }
 }
 
-void gemm_pack(enum gemm_format f, void *panel, int col0, int n, int64_t k, const float *rows, int64_t ld)
+void gemm_pack(enum gemm_format f, void *panel, int col0, int n, int64_t k, const float *rows, int64_t ld, const float *importance)
 {
     for (int j = 0; j < n; j++) {
         const float *x = rows + j * ld;
@@ -170,7 +170,7 @@ void gemm_pack(enum gemm_format f, void *panel, int col0, int n, int64_t k, cons
             for (int64_t u = 0; u < k; u++)
                 h[u / 2 * 2 * GEMM_COLS + u % 2] = tensor_f32_to_bf16(x[u]);
         } else {
-            gemm_quant_pack(f, panel, col0 + j, k, x);
+            gemm_quant_pack(f, panel, col0 + j, k, x, importance);
         }
     }
 }

@@ -90,9 +90,9 @@ size_t gemm_panel_bytes(enum gemm_format f, int64_t k);       /* a multiple of 6
 /* Bytes of one prepared row. */
 size_t gemm_act_bytes(const struct gemm_kern *kern, int64_t k);
 
-/* Fill columns [col0, col0 + n) of a zeroed panel from f32 rows (ld floats apart), quantizing where the format does,
- * or (F32, F16, BF16 only) from stored rows of the format's own type (stride bytes apart, any alignment). */
-void gemm_pack(enum gemm_format f, void *panel, int col0, int n, int64_t k, const float *rows, int64_t ld);
+/* Fill columns [col0, col0 + n) of a zeroed panel from f32 rows (ld floats apart), quantizing where the format does
+ * (importance [k] or NULL: weights of the squared errors in the search for 4-bit scales), or (F32, F16, BF16 only) from stored rows of the format's own type (stride bytes apart, any alignment). */
+void gemm_pack(enum gemm_format f, void *panel, int col0, int n, int64_t k, const float *rows, int64_t ld, const float *importance);
 void gemm_pack_raw(enum gemm_format f, void *panel, int col0, int n, int64_t k, const void *rows, size_t stride);
 /* The k values of one column, back as f32. */
 void gemm_unpack(enum gemm_format f, const void *panel, int col, int64_t k, float *out);

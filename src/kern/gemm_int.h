@@ -27,12 +27,13 @@ static inline int gemm_f8_at(int col, int i)
 typedef void gemm_tile_fn(const struct gemm_tile *t);
 typedef void gemm_prepare_fn(const struct gemm_kern *kern, const float *x, int64_t ldx, int rows, int64_t k, void *a);
 
-/* One group of n values (a multiple of 16, at most GEMM_GROUP_MAX) to 4 bits: x is near scale * q + minimum (f16). */
+/* One group of n values (a multiple of 16, at most GEMM_GROUP_MAX) to 4 bits: x is near scale * q + minimum (f16), by
+ * the weighted squared error. */
 enum { GEMM_GROUP_MAX = 128 };
-typedef void gemm_quant_fn(const float *x, int n, uint8_t *q, uint16_t *scale, uint16_t *minimum);
+typedef void gemm_quant_fn(const float *x, const float *weight, int n, uint8_t *q, uint16_t *scale, uint16_t *minimum);
 gemm_quant_fn gemm_quant_u4_ref, gemm_quant_u4_avx2;
 /* Columns of a quantized panel: the work of gemm_pack and gemm_unpack (gemm_quant.c). */
-void gemm_quant_pack(enum gemm_format f, void *panel, int col, int64_t k, const float *row);
+void gemm_quant_pack(enum gemm_format f, void *panel, int col, int64_t k, const float *row, const float *importance);
 void gemm_quant_unpack(enum gemm_format f, const void *panel, int col, int64_t k, float *out);
 
 gemm_tile_fn gemm_tile_f32_ref, gemm_tile_f16_ref, gemm_tile_bf16_ref, gemm_tile_f8_ref;

@@ -88,21 +88,22 @@ static void pack_i8_groups(enum gemm_format f, uint8_t *panel, int col, int64_t 
     }
 }
 
-static void pack_u4(enum gemm_format f, uint8_t *panel, int col, int64_t k, const float *row)
+static void pack_u4(enum gemm_format f, uint8_t *panel, int col, int64_t k, const float *row, const float *importance)
 {
     gemm_quant_fn *quant = kern_isa_best() >= KERN_ISA_AVX2 ? gemm_quant_u4_avx2 : gemm_quant_u4_ref;
     int group = gemm_layout_of(f)->group_units * 4, shift = col < 16 ? 0 : 4;
     for (int64_t g = 0; g * group < k; g++) {
-        float x[GEMM_GROUP_MAX];
+        float x[GEMM_GROUP_MAX], weight[GEMM_GROUP_MAX];
         uint8_t q[GEMM_GROUP_MAX];
         uint16_t h[2];
         int n = k - g * group < group ? (int)(k - g * group) : group;
-        /* What lies past K repeats the last value, so that it pulls the range nowhere. */
-        memcpy(x, row + g * group, (size_t)n * sizeof *x);
-        for (int i = n; i < group; i++)
-            x[i] = x[n - 1];
+        /* What lies past K repeats the last value, so that it pulls the range nowhere, and weighs nothing. */
+        for (int i = 0; i < group; i++) {
+            x[i] = row[g * group + (i < n ? i : n - 1)];
+            weight[i] = i >= n ? 0 : importance ? importance[g * group + i] : 1;
+        }
         if (isfinite(magnitude(x, n))) {
-            quant(x, group, q, &h[0], &h[1]);
+            quant(x, weight, group, q, &h[0], &h[1]);
         } else {
             memset(q, 0, sizeof q);
             h[0] = h[1] = tensor_f32_to_f16(NAN);
@@ -116,7 +117,7 @@ static void pack_u4(enum gemm_format f, uint8_t *panel, int col, int64_t k, cons
     }
 }
 
-void gemm_quant_pack(enum gemm_format f, void *panel, int col, int64_t k, const float *row)
+void gemm_quant_pack(enum gemm_format f, void *panel, int col, int64_t k, const float *row, const float *importance)
 {
     if (f == GEMM_I8)
         pack_i8(panel, col, k, row);
@@ -125,7 +126,7 @@ void gemm_quant_pack(enum gemm_format f, void *panel, int col, int64_t k, const 
     else if (f == GEMM_I8_G16 || f == GEMM_I8_G32)
         pack_i8_groups(f, panel, col, k, row);
     else
-        pack_u4(f, panel, col, k, row);
+        pack_u4(f, panel, col, k, row, importance);
 }
 
 void gemm_quant_unpack(enum gemm_format f, const void *const_panel, int col, int64_t k, float *out)

@@ -38,6 +38,11 @@ bool dev_format_parse(const char *name, enum dev_format *out)
     return false;
 }
 
+bool dev_format_searches(enum dev_format f)
+{
+    return f == DEV_FMT_U4_G32 || f == DEV_FMT_U4_G64 || f == DEV_FMT_U4_G128;
+}
+
 /* Whole panels; a gated pair of h rows each takes as many as 2h plain rows do. */
 static bool panel_sizes(enum dev_format f, int64_t n_out, int64_t k, bool bias, int64_t *n_panels, size_t *bytes)
 {
@@ -101,7 +106,7 @@ static void pack_part(const struct pack_job *j, const struct tensor_rows *part, 
         return;
     }
     part->read(part, row0, n, rows);
-    gemm_pack(w->format, panel, col0, n, w->k, rows, w->k);
+    gemm_pack(w->format, panel, col0, n, w->k, rows, w->k, j->spec->importance);
 }
 
 /* The rows [first, first + n) of the stacked matrix into columns from col0: one or more parts. */
@@ -221,7 +226,7 @@ const void *dev_weight_image(const struct dev_weight *w, size_t *bytes)
 const char *dev_weight_layout(const struct dev *d)
 {
     (void)d;
-    return "cpu panels of 32, layout 2";
+    return "cpu panels of 32, layout 3";
 }
 
 bool dev_weight_from_image(struct dev *d, struct dev_weight **out, const struct dev_weight_shape *s, const void *image, size_t bytes, struct err *e)

@@ -4,7 +4,7 @@
 
 #include "kern/gemm_quant_body.inc"
 
-void gemm_quant_u4_ref(const float *x, int n, uint8_t *q, uint16_t *scale, uint16_t *minimum)
+void gemm_quant_u4_ref(const float *x, const float *weight, int n, uint8_t *q, uint16_t *scale, uint16_t *minimum)
 {
-    quant_u4(x, n, q, scale, minimum);
+    quant_u4(x, weight, n, q, scale, minimum);
 }
