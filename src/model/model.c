@@ -17,13 +17,7 @@ static bool read_config(struct model *m, struct err *e)
     mem_free(text);
     if (!config)
         return err_prefix(e, "config.json");
-    const json_t *quant = json_object_get(config, "quantization_config");
-    bool ok = arch_from_config(&m->arch, config, e);
-    if (ok && quant && !json_is_null(quant)) {
-        const char *method = json_string_value(json_object_get(quant, "quant_method"));
-        ok = err_set(e, ERR_UNSUPPORTED, "config.json: quantized weights (quant_method \"%.40s\") are not supported; supported are F32, F16 and BF16",
-                     method ? method : "?");
-    }
+    bool ok = arch_from_config(&m->arch, config, e) && (m->gguf || quant_config_read(&m->quant, config, &m->files, e));
     json_decref(config);
     return ok && (!m->gguf || gguf_adapt_arch(m->gguf, &m->arch, e));
 }

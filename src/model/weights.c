@@ -73,7 +73,9 @@ static bool check_shape(const struct model *m, const struct tensor *t, int n, in
 /* Row r of the part is row offset + (r / per_group) * stride + r % per_group of the tensor. */
 struct part_view {
     struct latent_view latent;
-    struct tensor_rows all;    /* of the tensor */
+    struct quant_matrix q;     /* when t is NULL */
+    struct tensor_rows all;    /* of the tensor, or of q */
+    struct tensor_quant quant; /* of the part, where its rows are not neighbours in all */
     const struct tensor *t;
     int64_t offset, per_group, stride;
     bool transposed;           /* the tensor is [cols, rows] */
@@ -102,6 +104,12 @@ static void read_view(const struct tensor_rows *r, int64_t row0, int64_t n, floa
     for (int64_t c = 0; c < r->n_cols; c++)
         for (int64_t i = 0; i < n; i++)
             tensor_to_f32(v->t->dtype, element(v->t, c * stored_cols + view_row(v, row0 + i)), 1, out + i * r->n_cols + c);
+}
+
+static void read_view_quant(const struct tensor_rows *r, int64_t row, uint8_t *codes, float *scales, float *zeros, float *minima)
+{
+    const struct part_view *v = r->ctx;
+    v->all.quant->read(&v->all, view_row(v, row), codes, scales, zeros, minima);
 }
 
 static struct part_view part_view_of(const struct model *m, const struct arch_linear_spec *s, enum arch_linear slot, int part,
@@ -139,36 +147,63 @@ static bool read_bias(const struct model *m, const struct arch_linear_spec *s, i
     return true;
 }
 
+/* The stored matrix of a part: an ordinary tensor, or a quantized linear. */
+static bool bind_stored(const struct model *m, const struct arch_linear_spec *s, const char *name, int layer, int index, int64_t rows, int64_t cols,
+                        struct part_view *v, const char **label, struct err *e)
+{
+    char module[MAX_NAME];
+    if (!make_name(m, name, "", layer, index, module, e))
+        return false;
+    enum quant_found found = quant_matrix_bind(&v->q, &m->quant, m->ck, module, rows, cols, s->bias, e);
+    if (found == QUANT_IS_BAD)
+        return false;
+    if (found == QUANT_IS) {
+        v->transposed = false;
+        quant_matrix_rows(&v->all, &v->q, 0, rows);
+        *label = v->q.codes->name;
+        return true;
+    }
+    const struct tensor *t = take(m, name, ".weight", layer, index, !s->transposed, e);
+    if (!t || !check_shape(m, t, 2, s->transposed ? cols : rows, s->transposed ? rows : cols, e))
+        return false;
+    v->t = t;
+    tensor_rows_of(&v->all, t, 0, t->n_dims == 2 ? t->dims[0] : 1);
+    *label = t->name;
+    return true;
+}
+
 static bool bind_part(const struct model *m, enum arch_linear slot, int layer, int index, int part, const int64_t rows[3], int64_t cols,
                       struct model_linear *out, float *bias, struct err *e)
 {
     const struct arch_linear_spec *s = &m->arch.linear[slot];
-    const char *name = s->names[s->layout == ARCH_LAYOUT_SPLIT ? part : 0];
-    struct part_view *views = out->owned;
+    const char *name = s->names[s->layout == ARCH_LAYOUT_SPLIT ? part : 0], *label;
+    struct part_view *v = (struct part_view *)out->owned + part;
     struct tensor_rows *r = &out->parts[part];
     int64_t stored_rows = s->layout == ARCH_LAYOUT_SPLIT ? rows[part] : sum(rows);
     int64_t stored_cols = cols;
     if (s->layout == ARCH_LAYOUT_LATENT)
         model_latent_shape(&m->arch, slot, &stored_rows, &stored_cols);
-    const struct tensor *t = take(m, name, ".weight", layer, index, !s->transposed, e);
-    if (!t || !check_shape(m, t, 2, s->transposed ? stored_cols : stored_rows, s->transposed ? stored_rows : stored_cols, e))
+    *v = part_view_of(m, s, slot, part, rows);
+    if (!bind_stored(m, s, name, layer, index, stored_rows, stored_cols, v, &label, e))
         return false;
     if (part == 0)
-        out->name = t->name;
-    views[part] = part_view_of(m, s, slot, part, rows);
-    views[part].t = t;
-    tensor_rows_of(&views[part].all, t, 0, t->n_dims == 2 ? t->dims[0] : 1);
-    if (bias && !read_bias(m, s, layer, index, name, stored_rows, &views[part], rows[part], bias, e))
+        out->name = label;
+    if (bias && !read_bias(m, s, layer, index, name, stored_rows, v, rows[part], bias, e))
         return false;
     if (s->layout == ARCH_LAYOUT_LATENT) {
-        model_latent_rows(r, &views[part].latent, &m->arch, &views[part].all, slot, part, rows[part], cols);
-        return true;
+        model_latent_rows(r, &v->latent, &m->arch, &v->all, slot, part, rows[part], cols);
+    } else if (v->transposed || s->layout == ARCH_LAYOUT_GROUPED) {
+        *r = (struct tensor_rows){ .n_rows = rows[part], .n_cols = cols, .dtype = v->all.dtype, .read = read_view, .ctx = v };
+        if (v->all.quant) {
+            v->quant = *v->all.quant;
+            v->quant.read = read_view_quant;
+            r->quant = &v->quant;
+        }
+    } else if (v->t) {
+        tensor_rows_of(r, v->t, v->offset, rows[part]);
+    } else {
+        quant_matrix_rows(r, &v->q, v->offset, rows[part]);
     }
-    if (!s->transposed && s->layout != ARCH_LAYOUT_GROUPED) {
-        tensor_rows_of(r, t, views[part].offset, rows[part]);
-        return true;
-    }
-    *r = (struct tensor_rows){ .n_rows = rows[part], .n_cols = cols, .dtype = views[part].all.dtype, .read = read_view, .ctx = &views[part] };
     return true;
 }
 
@@ -311,6 +346,8 @@ static bool is_ignored(const struct model *m, const char *name)
 {
     const char *head = m->arch.linear[ARCH_LIN_HEAD].names[0];
     size_t n = head ? strlen(head) : 0;
+    if (m->quant.method != QUANT_NONE && quant_is_unused(name))
+        return true;
     if (m->arch.tied_head && head && strncmp(name, head, n) == 0 && name[n] == '.')
         return true;
     for (size_t i = 0; i < sizeof m->arch.ignore / sizeof *m->arch.ignore && m->arch.ignore[i]; i++)

@@ -6,6 +6,7 @@
 #include "model/checkpoint_int.h"
 #include "model/gguf_int.h"
 #include "model/model.h"
+#include "model/quant_int.h"
 
 /* The files linked into the program, ended by a NULL name; false when it was built without. */
 enum { BUILTIN_MAX_FILES = 8 };
@@ -18,6 +19,7 @@ struct model {
     struct file_blob blobs[BUILTIN_MAX_FILES];   /* of the built-in model, or what GGUF metadata says */
     struct buf texts[3];           /* of blobs */
     struct gguf_files *gguf;       /* NULL: not from GGUF */
+    struct quant_config quant;
     char *dir, *name;
     struct checkpoint *ck;         /* NULL: config_only or dummy */
     const char *prefix;            /* what '~' stands for */

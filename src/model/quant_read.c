@@ -1,0 +1,201 @@
+/* The values of a quantized linear, and its codes where it has integers under scales. */
+#include <string.h>
+#include "model/quant_int.h"
+
+enum { CHUNK = 64 };   /* rows that are read side by side where a stored word holds one column of many rows */
+
+static const unsigned char *bytes_of(const struct tensor *t)
+{
+    return t->data;
+}
+
+static uint32_t word_at(const struct tensor *t, int64_t i)
+{
+    uint32_t v;
+    memcpy(&v, bytes_of(t) + 4 * i, 4);
+    return v;
+}
+
+static float float_at(const struct tensor *t, int64_t i)
+{
+    float v;
+    tensor_to_f32(t->dtype, bytes_of(t) + (size_t)i * dtype_bytes(t->dtype), 1, &v);
+    return v;
+}
+
+/* Value i of a stream of words that are stride apart, low bits first; a value may lie in two words. */
+static uint32_t stream_at(const struct tensor *t, int64_t first, int64_t stride, int bits, int64_t i)
+{
+    int64_t at = i * bits;
+    int shift = (int)(at % 32);
+    uint64_t v = word_at(t, first + at / 32 * stride);
+    if (shift + bits > 32)
+        v |= (uint64_t)word_at(t, first + (at / 32 + 1) * stride) << 32;
+    return (uint32_t)(v >> shift) & ((1u << bits) - 1);
+}
+
+/* In AWQ's words of eight rows, where row i lies. */
+static int awq_shift(int64_t i)
+{
+    static const uint8_t place[8] = { 0, 4, 1, 5, 2, 6, 3, 7 };
+    return 4 * place[i % 8];
+}
+
+/* ---- scales and zeros ---- */
+
+static int64_t group_of(const struct quant_matrix *q, int64_t col)
+{
+    return q->g_idx ? (int64_t)word_at(q->g_idx, col) : col / q->group;
+}
+
+/* Where the scale of a row's group lies: GPTQ and AWQ keep [groups, rows], others [rows, groups]. */
+static float scale_of(const struct quant_matrix *q, int64_t row, int64_t group)
+{
+    bool by_group = q->layout == QUANT_PACKED_COLS || q->layout == QUANT_AWQ_ROWS;
+    int64_t i = by_group ? group * q->n_rows + row : row / q->rows_per_scale * q->n_groups + group;
+    return float_at(q->scales, i) * q->scale_factor;
+}
+
+/* The unsigned code that means 0. */
+static float zero_of(const struct quant_matrix *q, int64_t row, int64_t group)
+{
+    int half = 1 << (q->bits - 1), mask = (1 << q->bits) - 1;
+    if (q->layout == QUANT_PACKED_COLS)
+        return (float)((int)(stream_at(q->zeros, group * (q->n_rows * q->bits / 32), 1, q->bits, row) + (uint32_t)q->zero_add) & mask);
+    if (q->layout == QUANT_AWQ_ROWS)
+        return (float)(word_at(q->zeros, group * (q->n_rows / 8) + row / 8) >> awq_shift(row) & 15);
+    if (!q->zeros)
+        return (float)half;
+    row /= q->rows_per_scale;
+    if (!q->zeros_packed)
+        return (float)(half + (int8_t)bytes_of(q->zeros)[row * q->n_groups + group]);
+    int per_word = 32 / q->bits;
+    return (float)(word_at(q->zeros, row / per_word * q->n_groups + group) >> (row % per_word * q->bits) & (uint32_t)mask);
+}
+
+/* ---- codes ---- */
+
+static uint32_t code_of(const struct quant_matrix *q, int64_t row, int64_t col)
+{
+    int per_word = 32 / q->bits;
+    switch (q->layout) {
+    case QUANT_PACKED_COLS:
+        return stream_at(q->codes, row, q->n_rows, q->bits, col);
+    case QUANT_AWQ_ROWS:
+        return word_at(q->codes, col * (q->n_rows / 8) + row / 8) >> awq_shift(row) & 15;
+    case QUANT_PACKED_ROWS:
+        return word_at(q->codes, row * ((q->n_cols + per_word - 1) / per_word) + col / per_word) >> (col % per_word * q->bits) & ((1u << q->bits) - 1);
+    default:
+        return bytes_of(q->codes)[row * q->n_cols + col] ^ 0x80u;
+    }
+}
+
+/* ---- values ---- */
+
+/* n <= CHUNK rows of integers under scales.  Columns are walked once for all rows, so that words that hold many rows are read in order. */
+static void read_integers(const struct quant_matrix *q, int64_t row0, int64_t n, float *out)
+{
+    float scale[CHUNK], zero[CHUNK];
+    int64_t last = -1;
+    for (int64_t k = 0; k < q->n_cols; k++) {
+        int64_t g = group_of(q, k);
+        for (int64_t i = 0; g != last && i < n; i++) {
+            scale[i] = scale_of(q, row0 + i, g);
+            zero[i] = zero_of(q, row0 + i, g);
+        }
+        last = g;
+        for (int64_t i = 0; i < n; i++)
+            out[i * q->n_cols + k] = scale[i] * ((float)code_of(q, row0 + i, k) - zero[i]);
+    }
+}
+
+static void read_row_integers(const struct quant_matrix *q, int64_t row, float *out)
+{
+    for (int64_t k = 0; k < q->n_cols;) {
+        int64_t g = group_of(q, k), end = q->g_idx ? k + 1 : (g + 1) * q->group;
+        float scale = scale_of(q, row, g), zero = zero_of(q, row, g);
+        for (end = end < q->n_cols ? end : q->n_cols; k < end; k++)
+            out[k] = scale * ((float)code_of(q, row, k) - zero);
+    }
+}
+
+static void read_row_float8(const struct quant_matrix *q, int64_t row, float *out)
+{
+    tensor_to_f32(q->codes->dtype, bytes_of(q->codes) + row * q->n_cols, (size_t)q->n_cols, out);
+    for (int64_t k = 0; k < q->n_cols;) {
+        int64_t g = k / q->group, end = (g + 1) * q->group;
+        float scale = scale_of(q, row, g);
+        for (end = end < q->n_cols ? end : q->n_cols; k < end; k++)
+            out[k] *= scale;
+    }
+}
+
+/* The scale of a block of values: stored, or an 8-bit code into a second table under a scale of its own. */
+static float absmax_of(const struct quant_matrix *q, int64_t block)
+{
+    if (!q->nested_map)
+        return float_at(q->absmax, block);
+    return float_at(q->nested_map, bytes_of(q->absmax)[block]) * float_at(q->nested_absmax, block / q->nested_block) + q->nested_offset;
+}
+
+/* Blocks run on over the ends of rows. */
+static void read_row_table(const struct quant_matrix *q, int64_t row, float *out)
+{
+    float map[16], scale = 0;
+    tensor_to_f32(DT_F32, q->map->data, 16, map);
+    for (int64_t k = 0, i = row * q->n_cols, last = -1; k < q->n_cols; k++, i++) {
+        if (i / q->block != last) {
+            last = i / q->block;
+            scale = absmax_of(q, last);
+        }
+        int byte = bytes_of(q->codes)[i / 2];
+        out[k] = map[i % 2 ? byte & 15 : byte >> 4] * scale;
+    }
+}
+
+static void matrix_read(const struct tensor_rows *r, int64_t row0, int64_t n, float *out)
+{
+    const struct quant_matrix *q = r->ctx;
+    row0 += r->ctx_offset;
+    if (q->layout == QUANT_PACKED_COLS || q->layout == QUANT_AWQ_ROWS) {
+        for (int64_t i = 0; i < n; i += CHUNK)
+            read_integers(q, row0 + i, n - i < CHUNK ? n - i : CHUNK, out + i * q->n_cols);
+        return;
+    }
+    for (int64_t i = 0; i < n; i++, out += q->n_cols) {
+        if (q->layout == QUANT_FLOAT8)
+            read_row_float8(q, row0 + i, out);
+        else if (q->layout == QUANT_TABLE4)
+            read_row_table(q, row0 + i, out);
+        else
+            read_row_integers(q, row0 + i, out);
+    }
+}
+
+static void matrix_read_quant(const struct tensor_rows *r, int64_t row, uint8_t *codes, float *scales, float *zeros, float *minima)
+{
+    const struct quant_matrix *q = r->ctx;
+    row += r->ctx_offset;
+    for (int64_t g = 0; g < q->n_groups; g++) {
+        scales[g] = scale_of(q, row, g);
+        zeros[g] = zero_of(q, row, g);
+        minima[g] = -0.0f;
+    }
+    for (int64_t k = 0; k < q->n_cols; k++)
+        codes[k] = (uint8_t)code_of(q, row, k);
+}
+
+void quant_matrix_rows(struct tensor_rows *r, const struct quant_matrix *q, int64_t row0, int64_t n)
+{
+    *r = (struct tensor_rows){ .n_rows = n, .n_cols = q->n_cols, .dtype = DT_F32, .read = matrix_read, .ctx = q, .ctx_offset = row0 };
+    if (q->quant.bits)
+        r->quant = &q->quant;
+}
+
+void quant_matrix_split(struct quant_matrix *q)
+{
+    bool integers = q->layout != QUANT_FLOAT8 && q->layout != QUANT_TABLE4 && !q->g_idx;
+    bool symmetric = !q->zeros;
+    if (integers)
+        q->quant = (struct tensor_quant){ .bits = q->bits, .group = q->group, .fixed_zero = symmetric, .read = matrix_read_quant };
+}
