@@ -103,7 +103,8 @@ bool dev_weight_from_image(struct dev *d, struct dev_weight **out, const struct 
 size_t dev_weight_bytes(enum dev_format format, int64_t n_out, int64_t k, bool bias);
 
 /* ---- KV pages ---- */
-enum dev_kv_type { DEV_KV_F32, DEV_KV_F16, DEV_KV_BF16, DEV_KV_COUNT };
+/* I8: a scale for each head and token; F8: E4M3 without scale, |x| <= 448. */
+enum dev_kv_type { DEV_KV_F32, DEV_KV_F16, DEV_KV_BF16, DEV_KV_I8, DEV_KV_F8, DEV_KV_COUNT };
 struct dev_kv_spec {
     int n_layers, n_kv_heads, head_dim;
     int32_t n_blocks;        /* pages per layer, page 0 included (never read by a real row; padding may write there) */

@@ -7,6 +7,10 @@
  *     f32, f16   K[d][t]             at (d * 32 + t) * e           V[t][d]          at (t * D + d) * e
  *     bf16       K[d/2][t][d%2]      at (d/2 * 32 + t) * 4 + ...   V[t/2][d][t%2]   at (t/2 * D + d) * 4 + ...
  *
+ *     i8, f8     as bf16 with one byte an element and D of V rounded up to 32, in blocks of 64 bytes that widen to two vectors of
+ *                pairs by unpacking inside lanes of 16 bytes (kern_attn_k8_at, kern_attn_v8_at).  f8 is E4M3; i8 is sign and magnitude,
+ *                times a scale of the head and token: f32 K scale[32], V scale[32] at the slab's end
+ *
  * Dimensions from head_dim to D are never written and must be zero (a page is zero at first).  Tokens never
  * written may hold any K, NaN included, but V must be finite; write() makes it so.
  *
@@ -25,14 +29,14 @@
 #include <stdint.h>
 #include "kern/cpu.h"
 
-enum kern_kv { KERN_KV_F32, KERN_KV_F16, KERN_KV_BF16, KERN_KV_COUNT };
+enum kern_kv { KERN_KV_F32, KERN_KV_F16, KERN_KV_BF16, KERN_KV_I8, KERN_KV_F8, KERN_KV_COUNT };
 
 enum {
     KERN_ATTN_PAGE = 32,         /* tokens */
     KERN_ATTN_PAGES = 8,         /* pages of a partition */
     KERN_ATTN_PART = 256,        /* tokens */
     KERN_ATTN_MAX_DIM = 256,
-    KERN_ATTN_WORK_BYTES = 32768,
+    KERN_ATTN_WORK_BYTES = 32768 + 8 * 32768 + 4096,   /* the last part is for 8-bit types */
 };
 
 /* head_dim rounded up to 16: the distance of rows of o, and of V. */
@@ -40,6 +44,25 @@ static inline int kern_attn_dim(int head_dim)
 {
     return (head_dim + 15) & ~15;
 }
+
+/* Byte of an 8-bit element in its slab. */
+static inline size_t kern_attn_k8_at(int d, int t)
+{
+    return (size_t)(d / 2 * 64 + t % 16 / 4 * 16 + t / 16 * 8 + t % 4 * 2 + d % 2);
+}
+static inline size_t kern_attn_v8_at(int d, int t, int head_dim)
+{
+    size_t k = (size_t)(KERN_ATTN_PAGE * kern_attn_dim(head_dim)), row = (size_t)((head_dim + 31) / 32 * 64);
+    return k + (size_t)(t / 2) * row + (size_t)(d / 32 * 64 + d % 16 / 4 * 16 + d % 32 / 16 * 8 + d % 4 * 2 + t % 2);
+}
+/* Where the scales of an i8 slab begin. */
+static inline size_t kern_attn_scales_at(int head_dim)
+{
+    return (size_t)(KERN_ATTN_PAGE * (kern_attn_dim(head_dim) + (head_dim + 31) / 32 * 32));
+}
+
+/* bf16 of the magnitudes 0 .. 127 of an 8-bit element; the sign is its top bit in both. */
+extern const uint16_t kern_attn_i8_bf16[128], kern_attn_f8_bf16[128];
 
 /* head_dim even, 2 .. KERN_ATTN_MAX_DIM. */
 size_t kern_attn_slab_bytes(enum kern_kv type, int head_dim);
@@ -78,9 +101,9 @@ struct kern_attn {
 /* isa must not be better than kern_isa_best(). */
 const struct kern_attn *kern_attn_table(enum kern_isa isa, enum kern_kv type);
 
-extern const struct kern_attn kern_attn_f32_ref, kern_attn_f16_ref, kern_attn_bf16_ref;
-extern const struct kern_attn kern_attn_f32_avx2, kern_attn_f16_avx2, kern_attn_bf16_avx2;
-extern const struct kern_attn kern_attn_f32_avx512, kern_attn_f16_avx512, kern_attn_bf16_avx512;
-extern const struct kern_attn kern_attn_bf16_avx512bf16;
+extern const struct kern_attn kern_attn_f32_ref, kern_attn_f16_ref, kern_attn_bf16_ref, kern_attn_i8_ref, kern_attn_f8_ref;
+extern const struct kern_attn kern_attn_f32_avx2, kern_attn_f16_avx2, kern_attn_bf16_avx2, kern_attn_i8_avx2, kern_attn_f8_avx2;
+extern const struct kern_attn kern_attn_f32_avx512, kern_attn_f16_avx512, kern_attn_bf16_avx512, kern_attn_i8_avx512, kern_attn_f8_avx512;
+extern const struct kern_attn kern_attn_bf16_avx512bf16, kern_attn_i8_avx512bf16, kern_attn_f8_avx512bf16;
 
 #endif

@@ -11,7 +11,7 @@
 
 enum { MAX_ROWS = 20 };
 static const int dims[] = {2, 6, 8, 16, 24, 32, 48, 64, 80, 96, 112, 128, 192, 256};
-static const char *const type_names[] = {"f32", "f16", "bf16"};
+static const char *const type_names[] = {"f32", "f16", "bf16", "i8", "f8"};
 
 /* Pages of one partition, rows of queries, and what the rows see. */
 struct part_case {

@@ -7,7 +7,7 @@
 #include "base/vec.h"
 
 static_assert((int)DEV_KV_F32 == KERN_KV_F32 && (int)DEV_KV_F16 == KERN_KV_F16 && (int)DEV_KV_BF16 == KERN_KV_BF16 &&
-              (int)DEV_KV_COUNT == KERN_KV_COUNT, "one numbering of KV types");
+              (int)DEV_KV_I8 == KERN_KV_I8 && (int)DEV_KV_F8 == KERN_KV_F8 && (int)DEV_KV_COUNT == KERN_KV_COUNT, "one numbering of KV types");
 static_assert((int)DEV_BLOCK_TOKENS == KERN_ATTN_PAGE && (int)DEV_PARTITION == KERN_ATTN_PART, "one page size");
 
 static bool spec_is_valid(const struct dev_kv_spec *s)

@@ -1,46 +1,9 @@
-/* Attention with bf16 KV for AVX2: both halves of a stored pair become f32 in registers;
- * queries and weights are f32. */
-#include "kern/avx2/vec_avx2.h"
-#include <string.h>
+/* Attention with bf16 KV for AVX2. */
+#include "kern/avx2/attn_ops_avx2.h"
 #include "tensor/tensor.h"
 
-enum { ATTN_ROWS = 2, STEP = 2, ELEM_BYTES = 2, WORDS = 2 };
 #define ELEM_MAX 3.38953139e38f
-typedef float word;
 
-struct q_op { vec even, odd; };
-struct kv_op { vec even, odd; };
-
-static inline struct q_op q_load(const word *p)
-{
-    return (struct q_op){vec_set1(p[0]), vec_set1(p[1])};
-}
-static inline struct kv_op kv_load(const unsigned char *p)
-{
-    __m256i x = _mm256_loadu_si256((const void *)p);
-    return (struct kv_op){_mm256_castsi256_ps(_mm256_slli_epi32(x, 16)),
-                          _mm256_castsi256_ps(_mm256_and_si256(x, _mm256_set1_epi32((int)0xffff0000u)))};
-}
-static inline vec mac(vec acc, struct kv_op b, struct q_op a)
-{
-    return vec_fma(b.odd, a.odd, vec_fma(b.even, a.even, acc));
-}
-static inline void pack(word *dst, const float *x, int n)
-{
-    memcpy(dst, x, (size_t)n * 4);
-}
-static inline vec weight_exp2(vec x)
-{
-    return vec_exp2(x);
-}
-static inline vec put_weights(word *dst, const vec *w, vec l)
-{
-    for (int v = 0; v < 32 / VEC_N; v++) {
-        vec_store(dst + v * VEC_N, w[v]);
-        l = vec_add(l, w[v]);
-    }
-    return l;
-}
 static inline void narrow(void *dst, const float *x, int n)
 {
     uint16_t *h = dst;
@@ -48,6 +11,7 @@ static inline void narrow(void *dst, const float *x, int n)
         h[i] = tensor_f32_to_bf16(x[i]);
 }
 
+#include "kern/attn_plain.inc"
 #include "kern/attn_body.inc"
 
 const struct kern_attn kern_attn_bf16_avx2 = {4, pack_q, write, part, merge, finish};

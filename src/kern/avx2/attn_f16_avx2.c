@@ -45,6 +45,7 @@ static inline void narrow(void *dst, const float *x, int n)
         _mm_storeu_si128((__m128i *)(h + i), _mm256_cvtps_ph(vec_load(x + i), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
 }
 
+#include "kern/attn_plain.inc"
 #include "kern/attn_body.inc"
 
 const struct kern_attn kern_attn_f16_avx2 = {4, pack_q, write, part, merge, finish};

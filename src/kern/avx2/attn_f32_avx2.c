@@ -43,6 +43,7 @@ static inline void narrow(void *dst, const float *x, int n)
     memcpy(dst, x, (size_t)n * 4);
 }
 
+#include "kern/attn_plain.inc"
 #include "kern/attn_body.inc"
 
 const struct kern_attn kern_attn_f32_avx2 = {4, pack_q, write, part, merge, finish};

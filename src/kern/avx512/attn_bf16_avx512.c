@@ -1,46 +1,9 @@
-/* Attention with bf16 KV for AVX-512 without BF16: both halves of a stored pair become f32 in registers;
- * queries and weights are f32. */
-#include "kern/avx512/vec_avx512.h"
-#include <string.h>
+/* Attention with bf16 KV for AVX-512 without BF16. */
+#include "kern/avx512/attn_ops_avx512.h"
 #include "tensor/tensor.h"
 
-enum { ATTN_ROWS = 4, STEP = 2, ELEM_BYTES = 2, WORDS = 2 };
 #define ELEM_MAX 3.38953139e38f
-typedef float word;
 
-struct q_op { vec even, odd; };
-struct kv_op { vec even, odd; };
-
-static inline struct q_op q_load(const word *p)
-{
-    return (struct q_op){vec_set1(p[0]), vec_set1(p[1])};
-}
-static inline struct kv_op kv_load(const unsigned char *p)
-{
-    __m512i x = _mm512_loadu_si512((const void *)p);
-    return (struct kv_op){_mm512_castsi512_ps(_mm512_slli_epi32(x, 16)),
-                          _mm512_castsi512_ps(_mm512_and_si512(x, _mm512_set1_epi32((int)0xffff0000u)))};
-}
-static inline vec mac(vec acc, struct kv_op b, struct q_op a)
-{
-    return vec_fma(b.odd, a.odd, vec_fma(b.even, a.even, acc));
-}
-static inline void pack(word *dst, const float *x, int n)
-{
-    memcpy(dst, x, (size_t)n * 4);
-}
-static inline vec weight_exp2(vec x)
-{
-    return vec_exp2(x);
-}
-static inline vec put_weights(word *dst, const vec *w, vec l)
-{
-    for (int v = 0; v < 32 / VEC_N; v++) {
-        vec_store(dst + v * VEC_N, w[v]);
-        l = vec_add(l, w[v]);
-    }
-    return l;
-}
 static inline void narrow(void *dst, const float *x, int n)
 {
     uint16_t *h = dst;
@@ -48,6 +11,7 @@ static inline void narrow(void *dst, const float *x, int n)
         h[i] = tensor_f32_to_bf16(x[i]);
 }
 
+#include "kern/attn_plain.inc"
 #include "kern/attn_body.inc"
 
 const struct kern_attn kern_attn_bf16_avx512 = {4, pack_q, write, part, merge, finish};
