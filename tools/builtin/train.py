@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
 """Trains the built-in model on the generated corpus and writes the model folder.
 
-Two stages: short rows first, because most of the grammar is local and short rows
-are cheap; then rows of the full context length, so that every position is known.
-Each row starts with the start of a document, as every request does, and holds
-documents one after the other; its end is cut off.  No row is used twice.
+Most batches hold one document a row, padded: a row of many documents would let the
+model answer from the ones before, which no request brings along.  Some batches are
+rows of the full context length filled with documents one after the other, so that
+every position and the way from one document to the next are known too.  No document
+is used twice.
 
     train.py --work BUILD --out models/builtin      train, or go on after a break
 """
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import random
 import time
 from pathlib import Path
 from typing import Iterator
@@ -28,37 +30,60 @@ import safetensors_io
 from model import Config, Llama
 
 
-def rows(tok: bpe.Tokenizer, length: int, seed: int, extra_chats: float = 0.0) -> Iterator[list[int]]:
-    """Endless rows of `length + 1` token ids."""
+def encode(tok: bpe.Tokenizer, doc: corpus.Document) -> list[int]:
+    return [i for part in doc for i in ([tok.specials[part]] if part in tok.specials else tok.encode_text(part))]
+
+
+PADDING = -100   # what cross_entropy ignores
+
+
+def single_batches(tok: bpe.Tokenizer, n_tokens: int, seed: int, extra_chats: float, longest: int) -> Iterator[torch.Tensor]:
+    """Batches of about `n_tokens` in rows of one document, padded to a common length."""
+    lengths = [n for n in (32, 64, 128, 256, 384, 640) if n < longest] + [longest]
+    waiting: dict[int, list[list[int]]] = {n: [] for n in lengths}
+    for doc in corpus.documents(seed, extra_chats):
+        ids = encode(tok, doc)[:longest + 1]
+        length = next(n for n in lengths if len(ids) <= n + 1)
+        group = waiting[length]
+        group.append(ids + [PADDING] * (length + 1 - len(ids)))
+        if len(group) >= max(1, n_tokens // length):
+            yield torch.tensor(group)
+            waiting[length] = []
+
+
+def packed_batches(tok: bpe.Tokenizer, length: int, size: int, seed: int, extra_chats: float = 0.0) -> Iterator[torch.Tensor]:
+    """Batches of `size` rows of `length + 1` tokens, each from the start of a document on."""
+    batch: list[list[int]] = []
     row: list[int] = []
     for doc in corpus.documents(seed, extra_chats):
-        for part in doc:
-            if part in tok.specials:
-                row.append(tok.specials[part])
-            else:
-                row += tok.encode_text(part)
+        row += encode(tok, doc)
         if len(row) > length:
-            yield row[:length + 1]
+            batch.append(row[:length + 1])
             row = []
+        if len(batch) == size:
+            yield torch.tensor(batch)
+            batch = []
 
 
-def batches(tok: bpe.Tokenizer, length: int, size: int, seed: int, extra_chats: float = 0.0) -> Iterator[torch.Tensor]:
-    stream = rows(tok, length, seed, extra_chats)
+def mixed_batches(tok: bpe.Tokenizer, args: argparse.Namespace, seed: int) -> Iterator[torch.Tensor]:
+    single = single_batches(tok, args.tokens, seed, args.extra_chats, args.context)
+    packed = packed_batches(tok, args.context, max(1, args.tokens // args.context), seed + 1)
+    rng = random.Random(seed)
     while True:
-        yield torch.tensor([next(stream) for _ in range(size)])
+        yield next(packed if rng.random() < args.packed else single)
 
 
 def loss_of(llama: Llama, batch: torch.Tensor, mixed: bool = False) -> torch.Tensor:
     """Mean loss over all positions; `mixed` does the products in BF16."""
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=mixed):
-        logits, _ = llama(batch[:, :-1])
-    return F.cross_entropy(logits.float().flatten(0, 1), batch[:, 1:].flatten())
+        logits, _ = llama(batch[:, :-1].clamp(min=0))
+    return F.cross_entropy(logits.float().flatten(0, 1), batch[:, 1:].flatten(), ignore_index=PADDING)
 
 
 @torch.no_grad()
 def held_out(llama: Llama, tok: bpe.Tokenizer, seed: int) -> float:
     """Mean loss on documents whose seed no training stage uses."""
-    stream = batches(tok, 512, 4, seed)
+    stream = packed_batches(tok, 512, 4, seed)
     return sum(loss_of(llama, next(stream)).item() for _ in range(8)) / 8
 
 
@@ -106,7 +131,7 @@ def work(rank: int, args: argparse.Namespace) -> None:
         dist.init_process_group("gloo", init_method=f"file://{args.work.resolve()}/rendezvous", rank=rank, world_size=args.workers)
     torch.manual_seed(args.seed)
     tok = bpe.Tokenizer(args.out / "tokenizer.json")
-    llama = Llama(Config(vocab_size=len(tok.vocab), max_position_embeddings=args.long_row))
+    llama = Llama(Config(vocab_size=len(tok.vocab), max_position_embeddings=args.context))
     llama.init_weights()
     optimizer = make_optimizer(llama)
     if rank == 0:
@@ -122,18 +147,11 @@ def work(rank: int, args: argparse.Namespace) -> None:
         if rank == 0:
             print(f"going on at step {step}", flush=True)
 
-    short_steps = args.steps - args.long_steps
     held_out_seed = 10 ** 9 + args.seed
-    stream, stream_long = None, False
+    # Worker and step are part of the seed: a resumed run reads fresh documents too.
+    stream = mixed_batches(tok, args, (args.seed * 100 + rank) * 10 ** 5 + 2 * step)
     began, n_tokens, mean = time.time(), 0, 0.0
     while step < args.steps:
-        is_long = step >= short_steps
-        if stream is None or is_long != stream_long:
-            length = args.long_row if is_long else args.row
-            # Worker and step are part of the seed: a resumed run reads fresh rows too.
-            stream = batches(tok, length, max(1, args.tokens // length),
-                             (args.seed * 100 + rank) * 10 ** 5 + step + 2, args.extra_chats)
-            stream_long = is_long
         batch = next(stream)
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, args.steps, args.lr)
@@ -168,10 +186,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, required=True, help="folder for checkpoints")
     parser.add_argument("--out", type=Path, required=True, help="model folder; must hold the tokenizer")
-    parser.add_argument("--steps", type=int, default=6000, help="all steps, both stages")
-    parser.add_argument("--long-steps", type=int, default=400, help="the last of these use long rows")
-    parser.add_argument("--row", type=int, default=640)
-    parser.add_argument("--long-row", type=int, default=1024)
+    parser.add_argument("--steps", type=int, default=6000)
+    parser.add_argument("--context", type=int, default=1024, help="context length")
+    parser.add_argument("--packed", type=float, default=0.15, help="share of batches that are packed rows")
     parser.add_argument("--tokens", type=int, default=2560, help="tokens a step and worker")
     parser.add_argument("--extra-chats", type=float, default=0.75, help="share of short chats added to the corpus")
     parser.add_argument("--lr", type=float, default=2.5e-3)
