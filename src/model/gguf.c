@@ -346,7 +346,8 @@ static bool place_tensors(struct reader *r, struct tensor_list *list, const uint
                            r->file, t->name, t->bytes, (unsigned long long)offsets[i], (unsigned long long)room);
         t->data = data + offsets[i];
     }
-    qsort(list->items, list->n, sizeof *list->items, by_place);
+    if (list->n)
+        qsort(list->items, list->n, sizeof *list->items, by_place);
     for (size_t i = 1; i < list->n; i++) {
         const struct tensor *a = &list->items[i - 1], *b = &list->items[i];
         if ((const unsigned char *)a->data + a->bytes > (const unsigned char *)b->data)

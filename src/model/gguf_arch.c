@@ -70,6 +70,20 @@ static void set_vectors(const struct gguf_files *f, struct arch *a)
             a->vector[i] = names[i];
 }
 
+/* Which layers have a mixture is seen from their tensors. */
+static void set_mixtures(const struct gguf_files *f, struct arch *a)
+{
+    for (int i = 0; a->n_experts && i < a->n_layers; i++) {
+        char router[64], up[64];
+        snprintf(router, sizeof router, "blk.%d.ffn_gate_inp.weight", i);
+        snprintf(up, sizeof up, "blk.%d.ffn_up.weight", i);
+        if (has(f, router))
+            a->layer_moe[i] = true;
+        else if (has(f, up))
+            a->layer_moe[i] = false;
+    }
+}
+
 static bool read_factors(const struct gguf_files *f, const struct tensor *t, int32_t n, float *out, struct err *e)
 {
     if (t->n_dims != 1 || t->dims[0] != n || t->block || !dtype_is_float(t->dtype))
@@ -144,6 +158,7 @@ bool gguf_adapt_arch(struct gguf_files *f, struct arch *a, struct err *e)
     a->tied_head = !has(f, "output.weight");
     set_linears(f, a);
     set_vectors(f, a);
+    set_mixtures(f, a);
     memset(a->prefixes, 0, sizeof a->prefixes);
     memset(a->ignore, 0, sizeof a->ignore);
     a->prefixes[0] = "";

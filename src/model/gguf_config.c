@@ -138,6 +138,24 @@ static int64_t vocab_size(struct conv *c)
     return get_int(c, "vocab_size", tokens && tokens->is_array && tokens->n < INT32_MAX ? (int64_t)tokens->n : 0);
 }
 
+/* Every n-th layer is a full one; or a flag a layer, set where there is a window. */
+static void put_window_pattern(struct conv *c)
+{
+    char buf[128];
+    const struct gguf_kv *kv = gguf_find(c->g, full_key(c, "attention.sliding_window_pattern", buf));
+    if (!kv || !kv->is_array) {
+        copy_int(c, "attention.sliding_window_pattern", "sliding_window_pattern");
+        return;
+    }
+    json_t *types = json_array();
+    for (uint64_t i = 0; i < kv->n && i < ARCH_MAX_LAYERS; i++) {
+        double slides = 0;
+        gguf_number_at(kv, i, &slides);
+        json_array_append_new(types, json_string(slides != 0 ? "sliding_attention" : "full_attention"));
+    }
+    put(c, "layer_types", types);
+}
+
 static void put_sizes(struct conv *c)
 {
     need(c, "embedding_length");
@@ -150,6 +168,7 @@ static void put_sizes(struct conv *c)
     copy_int(c, "context_length", "max_position_embeddings|n_positions");
     copy_int(c, "feed_forward_length", "intermediate_size|n_inner|ffn_hidden_size");
     copy_int(c, "attention.sliding_window", "sliding_window");
+    put_window_pattern(c);
     put(c, "vocab_size", json_integer(vocab_size(c)));
     int64_t dim = head_dim(c), v_dim = get_int(c, "attention.value_length", dim);
     put(c, "head_dim", json_integer(dim));
@@ -174,6 +193,10 @@ static void put_rope(struct conv *c)
     json_t *scaling = json_pack("{s:s,s:f}", "rope_type", type, "factor", factor);
     if (scaling && has(c, "rope.scaling.original_context_length"))
         json_object_set_new(scaling, "original_max_position_embeddings", json_integer(get_int(c, "rope.scaling.original_context_length", 0)));
+    static const struct { const char *key, *as; } betas[] = { { "rope.scaling.yarn_beta_fast", "beta_fast" }, { "rope.scaling.yarn_beta_slow", "beta_slow" } };
+    for (size_t i = 0; scaling && i < sizeof betas / sizeof *betas; i++)
+        if (has(c, betas[i].key))
+            json_object_set_new(scaling, betas[i].as, json_real(get_num(c, betas[i].key, 0)));
     put(c, "rope_scaling", scaling);
 }
 
