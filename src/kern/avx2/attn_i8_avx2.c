@@ -3,7 +3,7 @@
 #include "kern/avx2/attn_widen_avx2.h"
 #include "kern/attn.h"
 
-enum { SCALED = 1 };
+enum { DIRECT = 0, SCALED = 1 };
 
 struct widener { char unused; };
 
@@ -18,6 +18,14 @@ static inline void widen(const struct widener *w, const unsigned char *in, unsig
         widen8_i8(in + i * 16, a + i * 16);
         widen8_i8(in + i * 16 + 8, b + i * 16);
     }
+}
+
+/* Named by attn_8bit.inc, but never called, as DIRECT is 0. */
+static inline void widen_ops(const struct widener *w, const unsigned char *in, struct kv_op *out)
+{
+    (void)w;
+    out[0] = kv_load(in);
+    out[1] = out[0];
 }
 
 #include "kern/attn_8bit.inc"

@@ -3,7 +3,7 @@
 #include "kern/avx512bf16/attn_widen_avx512bf16.h"
 #include "kern/attn.h"
 
-enum { SCALED = 1 };
+enum { DIRECT = 1, SCALED = 1 };
 
 static inline struct widener widener_open(void)
 {
