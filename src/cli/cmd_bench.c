@@ -1,4 +1,4 @@
-/* quire bench latency | throughput: what an engine does on this machine. */
+/* quire bench latency | throughput: what an engine does on this machine; serve and context have files of their own. */
 #include <stdio.h>
 #include <string.h>
 #include "base/json.h"
@@ -139,6 +139,8 @@ static int cmd_throughput(int argc, char **argv)
 static const struct { const char *name, *what; int (*run)(int argc, char **argv); } kinds[] = {
     {"latency", "a batch of equal requests, again and again", cmd_latency},
     {"throughput", "many requests at once", cmd_throughput},
+    {"serve", "many clients against an OpenAI-compatible server", cmd_bench_serve},
+    {"context", "a server's speed as the prompt grows to the end of its context", cmd_bench_context},
 };
 
 int cmd_bench(int argc, char **argv)
