@@ -156,7 +156,7 @@ int main(int argc, char **argv)
             o->n_items = (o->job.n_panels + per - 1) / per;
         }
         double t[64], bw[64], fl[64];
-        int r = m >= 512 ? 3 : reps;
+        int r = reps;
         for (int i = 0; i < r; i++) {
             bw[i] = probe(mem, layer_bytes * layers, 0, team.n);
             fl[i] = probe(mem, 0, kind, team.n);
