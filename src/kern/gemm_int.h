@@ -31,7 +31,7 @@ typedef void gemm_prepare_fn(const struct gemm_kern *kern, const float *x, int64
  * the weighted squared error. */
 enum { GEMM_GROUP_MAX = 128 };
 typedef void gemm_quant_fn(const float *x, const float *weight, int n, uint8_t *q, uint16_t *scale, uint16_t *minimum);
-gemm_quant_fn gemm_quant_u4_ref, gemm_quant_u4_avx2;
+gemm_quant_fn gemm_quant_u4_ref, gemm_quant_u4_avx2, gemm_quant_u4_avx512;
 /* Columns of a quantized panel: the work of gemm_pack and gemm_unpack (gemm_quant.c). */
 void gemm_quant_pack(enum gemm_format f, void *panel, int col, int64_t k, const float *row, const float *importance);
 void gemm_quant_unpack(enum gemm_format f, const void *panel, int col, int64_t k, float *out);

@@ -33,11 +33,12 @@ static float magnitude(const float *x, int64_t n)
     return finite ? m : NAN;
 }
 
+/* Rounded to nearest even (by adding 1.5 * 2^23) and offset. */
 static uint8_t offset_byte(float v, float inverse)
 {
-    float q = rintf(v * inverse);
+    float q = v * inverse;
     q = q > 127 ? 127 : q < -127 ? -127 : q;
-    return (uint8_t)((int)q + 128);
+    return (uint8_t)((int)((q + 12582912.0f) - 12582912.0f) + 128);
 }
 
 /* Nearest E4M3, ties to even; the largest finite one is 448. */
@@ -82,15 +83,17 @@ static void pack_i8_groups(enum gemm_format f, uint8_t *panel, int col, int64_t 
         float m = magnitude(x, n);
         uint16_t h = tensor_f32_to_f16(m / 127);
         float scale = tensor_f16_to_f32(h), inverse = scale > 0 ? 1 / scale : 0;
+        uint8_t *b = unit_at(f, panel, g * group / 4) + 4 * col;
         for (int i = 0; i < n; i++)
-            unit_at(f, panel, (g * group + i) / 4)[4 * col + i % 4] = inverse > 0 ? offset_byte(x[i], inverse) : 128;
+            b[i / 4 * 128 + i % 4] = inverse > 0 ? offset_byte(x[i], inverse) : 128;
         memcpy(group_head(f, panel, g) + 2 * col, &h, 2);
     }
 }
 
 static void pack_u4(enum gemm_format f, uint8_t *panel, int col, int64_t k, const float *row, const float *importance)
 {
-    gemm_quant_fn *quant = kern_isa_best() >= KERN_ISA_AVX2 ? gemm_quant_u4_avx2 : gemm_quant_u4_ref;
+    enum kern_isa isa = kern_isa_best();
+    gemm_quant_fn *quant = isa >= KERN_ISA_AVX512 ? gemm_quant_u4_avx512 : isa >= KERN_ISA_AVX2 ? gemm_quant_u4_avx2 : gemm_quant_u4_ref;
     int group = gemm_layout_of(f)->group_units * 4, shift = col < 16 ? 0 : 4;
     for (int64_t g = 0; g * group < k; g++) {
         float x[GEMM_GROUP_MAX], weight[GEMM_GROUP_MAX];
@@ -108,9 +111,10 @@ static void pack_u4(enum gemm_format f, uint8_t *panel, int col, int64_t k, cons
             memset(q, 0, sizeof q);
             h[0] = h[1] = tensor_f32_to_f16(NAN);
         }
+        uint8_t *b = unit_at(f, panel, g * group / 4) + col % 16 * 4;
         for (int i = 0; i < n; i++) {
-            uint8_t *b = unit_at(f, panel, (g * group + i) / 4) + col % 16 * 4 + i % 4;
-            *b = (uint8_t)((*b & (0xf0 >> shift)) | q[i] << shift);
+            uint8_t *at = b + i / 4 * 64 + i % 4;
+            *at = (uint8_t)((*at & (0xf0 >> shift)) | q[i] << shift);
         }
         memcpy(group_head(f, panel, g) + 2 * col, &h[0], 2);
         memcpy(group_head(f, panel, g) + 64 + 2 * col, &h[1], 2);

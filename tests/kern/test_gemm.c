@@ -8,6 +8,7 @@
 #include <cmocka.h>
 #include "kcheck.h"
 #include "kern/gemm.h"
+#include "kern/gemm_int.h"
 
 /* One product in guarded memory. */
 struct product {
@@ -471,6 +472,38 @@ static void quant_u4(void **state)
         fail_msg("squared error %g against %g of plain rounding", ours, plain);
 }
 
+/* A packed file is the same whichever variant made it. */
+static void quant_u4_variants(void **state)
+{
+    (void)state;
+    struct rng r = {3};
+    for (int round = 0; round < 400; round++) {
+        float x[128], weight[128];
+        uint8_t q[3][128] = {{0}};
+        uint16_t h[3][2] = {{0}};
+        int n = 32 << round % 3;
+        float size = powf(10, (float)random_between(&r, -7, 3));
+        for (int i = 0; i < n; i++) {
+            x[i] = round % 50 == 0 ? 0.25f : (float)rng_next_normal(&r) * size;
+            weight[i] = (float)rng_next_unit(&r);
+        }
+        gemm_quant_u4_ref(x, weight, n, q[0], &h[0][0], &h[0][1]);
+        if (kern_isa_best() >= KERN_ISA_AVX2) {
+            gemm_quant_u4_avx2(x, weight, n, q[1], &h[1][0], &h[1][1]);
+            assert_memory_equal(q[0], q[1], sizeof q[0]);
+            assert_memory_equal(h[0], h[1], sizeof h[0]);
+        }
+        if (kern_isa_best() >= KERN_ISA_AVX512) {
+            gemm_quant_u4_avx512(x, weight, n, q[2], &h[2][0], &h[2][1]);
+            assert_memory_equal(q[0], q[2], sizeof q[0]);
+            assert_memory_equal(h[0], h[2], sizeof h[0]);
+        }
+        /* Scales are f16: sizes below its range lose what they must. */
+        for (int i = 0; i < n && size >= 1e-3f; i++)
+            assert_true(fabsf(tensor_f16_to_f32(h[0][0]) * (float)q[0][i] + tensor_f16_to_f32(h[0][1]) - x[i]) <= 1.3f * size + 1e-6f);
+    }
+}
+
 /* An error at an input that weighs more costs more: there it becomes smaller. */
 static void quant_u4_importance(void **state)
 {
@@ -501,7 +534,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(rows_split), cmocka_unit_test(layouts),          cmocka_unit_test(epilogues),
-        cmocka_unit_test(quant_u4), cmocka_unit_test(quant_u4_importance), cmocka_unit_test(not_finite), cmocka_unit_test(batch_invariance), cmocka_unit_test(random_shapes),
+        cmocka_unit_test(quant_u4), cmocka_unit_test(quant_u4_importance), cmocka_unit_test(quant_u4_variants), cmocka_unit_test(not_finite), cmocka_unit_test(batch_invariance), cmocka_unit_test(random_shapes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
