@@ -2,7 +2,10 @@
 #include <string.h>
 #include "model/quant_int.h"
 
-enum { CHUNK = 64 };   /* rows that are read side by side where a stored word holds one column of many rows */
+enum {
+    CHUNK = 64,       /* rows that are read side by side where a stored word holds one column of many rows */
+    TILE = 16         /* columns that are gathered before they are written, a cache line a row */
+};
 
 static const unsigned char *bytes_of(const struct tensor *t)
 {
@@ -75,28 +78,45 @@ static float zero_of(const struct quant_matrix *q, int64_t row, int64_t group)
 
 /* ---- codes ---- */
 
+/* Of words that hold a column of rows. */
 static uint32_t code_of(const struct quant_matrix *q, int64_t row, int64_t col)
 {
-    int per_word = 32 / q->bits;
-    switch (q->layout) {
-    case QUANT_PACKED_COLS:
-        return stream_at(q->codes, row, q->n_rows, q->bits, col);
-    case QUANT_AWQ_ROWS:
+    if (q->layout == QUANT_AWQ_ROWS)
         return word_at(q->codes, col * (q->n_rows / 8) + row / 8) >> awq_shift(row) & 15;
-    case QUANT_PACKED_ROWS:
-        return word_at(q->codes, row * ((q->n_cols + per_word - 1) / per_word) + col / per_word) >> (col % per_word * q->bits) & ((1u << q->bits) - 1);
-    default:
-        return bytes_of(q->codes)[row * q->n_cols + col] ^ 0x80u;
+    return stream_at(q->codes, row, q->n_rows, q->bits, col);
+}
+
+/* Columns [k, end) of a row whose codes lie in order. */
+static void codes_of_row(const struct quant_matrix *q, int64_t row, int64_t k, int64_t end, uint8_t *out)
+{
+    if (q->layout == QUANT_PACKED_ROWS) {
+        int per_word = 32 / q->bits;
+        uint32_t mask = (1u << q->bits) - 1;
+        int64_t first = row * ((q->n_cols + per_word - 1) / per_word);
+        while (k < end) {
+            uint32_t word = word_at(q->codes, first + k / per_word) >> (k % per_word * q->bits);
+            for (int64_t stop = (k / per_word + 1) * per_word; k < stop && k < end; k++, word >>= q->bits)
+                *out++ = (uint8_t)(word & mask);
+        }
+        return;
     }
+    for (const unsigned char *p = bytes_of(q->codes) + row * q->n_cols; k < end; k++)
+        *out++ = p[k] ^ 0x80;
 }
 
 /* ---- values ---- */
 
-/* n <= CHUNK rows of integers under scales.  Columns are walked once for all rows, so that words that hold many rows are read in order. */
-static void read_integers(const struct quant_matrix *q, int64_t row0, int64_t n, float *out)
+/* n <= CHUNK rows of integers under scales, from words that hold a column of rows: column by column, so that words are read in order. */
+static void read_columns(const struct quant_matrix *q, int64_t row0, int64_t n, float *out)
 {
     float scale[CHUNK], zero[CHUNK];
+    float tile[CHUNK][TILE];
+    uint32_t code[CHUNK];
     int64_t last = -1;
+    int shift[CHUNK] = { 0 };
+    bool awq = q->layout == QUANT_AWQ_ROWS;
+    for (int64_t i = 0; awq && i < n; i++)
+        shift[i] = awq_shift(row0 + i);
     for (int64_t k = 0; k < q->n_cols; k++) {
         int64_t g = group_of(q, k);
         for (int64_t i = 0; g != last && i < n; i++) {
@@ -104,18 +124,42 @@ static void read_integers(const struct quant_matrix *q, int64_t row0, int64_t n,
             zero[i] = zero_of(q, row0 + i, g);
         }
         last = g;
+        if (awq) {
+            for (int64_t i = 0; i < n; i++)
+                code[i] = word_at(q->codes, k * (q->n_rows / 8) + (row0 + i) / 8) >> shift[i] & 15;
+        } else if (32 % q->bits == 0) {
+            int64_t first = k * q->bits / 32 * q->n_rows + row0;
+            int by = (int)(k * q->bits % 32);
+            uint32_t mask = (1u << q->bits) - 1;
+            for (int64_t i = 0; i < n; i++)
+                code[i] = word_at(q->codes, first + i) >> by & mask;
+        } else {
+            for (int64_t i = 0; i < n; i++)
+                code[i] = code_of(q, row0 + i, k);
+        }
         for (int64_t i = 0; i < n; i++)
-            out[i * q->n_cols + k] = scale[i] * ((float)code_of(q, row0 + i, k) - zero[i]);
+            tile[i][k % TILE] = scale[i] * ((float)(int32_t)code[i] - zero[i]);
+        int64_t done = k % TILE + 1;
+        for (int64_t i = 0; (done == TILE || k + 1 == q->n_cols) && i < n; i++)
+            memcpy(out + i * q->n_cols + k + 1 - done, tile[i], (size_t)done * sizeof *out);
     }
 }
 
+/* A row of integers under scales, from codes that lie in order. */
 static void read_row_integers(const struct quant_matrix *q, int64_t row, float *out)
 {
+    uint8_t codes[CHUNK];
     for (int64_t k = 0; k < q->n_cols;) {
         int64_t g = group_of(q, k), end = q->g_idx ? k + 1 : (g + 1) * q->group;
         float scale = scale_of(q, row, g), zero = zero_of(q, row, g);
-        for (end = end < q->n_cols ? end : q->n_cols; k < end; k++)
-            out[k] = scale * ((float)code_of(q, row, k) - zero);
+        if (end > q->n_cols)
+            end = q->n_cols;
+        for (int64_t n; k < end; k += n) {
+            n = end - k < CHUNK ? end - k : CHUNK;
+            codes_of_row(q, row, k, k + n, codes);
+            for (int64_t i = 0; i < n; i++)
+                out[k + i] = scale * ((float)codes[i] - zero);
+        }
     }
 }
 
@@ -159,7 +203,7 @@ static void matrix_read(const struct tensor_rows *r, int64_t row0, int64_t n, fl
     row0 += r->ctx_offset;
     if (q->layout == QUANT_PACKED_COLS || q->layout == QUANT_AWQ_ROWS) {
         for (int64_t i = 0; i < n; i += CHUNK)
-            read_integers(q, row0 + i, n - i < CHUNK ? n - i : CHUNK, out + i * q->n_cols);
+            read_columns(q, row0 + i, n - i < CHUNK ? n - i : CHUNK, out + i * q->n_cols);
         return;
     }
     for (int64_t i = 0; i < n; i++, out += q->n_cols) {
@@ -180,6 +224,10 @@ static void matrix_read_quant(const struct tensor_rows *r, int64_t row, uint8_t 
         scales[g] = scale_of(q, row, g);
         zeros[g] = zero_of(q, row, g);
         minima[g] = -0.0f;
+    }
+    if (q->layout == QUANT_PACKED_ROWS || q->layout == QUANT_INT8) {
+        codes_of_row(q, row, 0, q->n_cols, codes);
+        return;
     }
     for (int64_t k = 0; k < q->n_cols; k++)
         codes[k] = (uint8_t)code_of(q, row, k);

@@ -115,8 +115,9 @@ static void q3_k_split(const unsigned char *b, uint8_t *codes, float *scales, fl
         zeros[g] = 4.0f;
         minima[g] = -0.0f;
     }
-    for (int i = 0; i < 256; i++)
-        codes[i] = (uint8_t)((qs[i / 128 * 32 + i % 32] >> (i % 128 / 32 * 2) & 3) | (b[i % 32] >> (i / 32) & 1) << 2);
+    for (int s32 = 0; s32 < 8; s32++)
+        for (int l = 0; l < 32; l++)
+            codes[32 * s32 + l] = (uint8_t)((qs[s32 / 4 * 32 + l] >> (s32 % 4 * 2) & 3) | (b[l] >> s32 & 1) << 2);
 }
 
 /* Eight scales and eight minima of six bits in 12 bytes: those of 0..3 whole in the low bits of bytes 0..3 and 4..7; those of 4..7 in
@@ -146,8 +147,9 @@ static void q4_k_split(const unsigned char *b, uint8_t *codes, float *scales, fl
 static void q5_k_split(const unsigned char *b, uint8_t *codes, float *scales, float *zeros, float *minima)
 {
     k_scales(b, scales, zeros, minima);
-    for (int i = 0; i < 256; i++)
-        codes[i] = (uint8_t)((b[48 + i / 64 * 32 + i % 32] >> (i % 64 / 32 * 4) & 15) | (b[16 + i % 32] >> (i / 32) & 1) << 4);
+    for (int s32 = 0; s32 < 8; s32++)
+        for (int l = 0; l < 32; l++)
+            codes[32 * s32 + l] = (uint8_t)((b[48 + s32 / 2 * 32 + l] >> (s32 % 2 * 4) & 15) | (b[16 + l] >> s32 & 1) << 4);
 }
 
 /* u8 ql[128]; u8 qh[64]; i8 scales[16]; f16 d.  Of a half of 128, value 32t + l has the nibble t/2 of ql[32 (t%2) + l] and the bits
@@ -160,10 +162,12 @@ static void q6_k_split(const unsigned char *b, uint8_t *codes, float *scales, fl
         zeros[g] = 32.0f;
         minima[g] = -0.0f;
     }
-    for (int i = 0; i < 256; i++) {
-        int half = i / 128, t = i % 128 / 32, l = i % 32;
-        int low = b[64 * half + 32 * (t % 2) + l] >> (t / 2 * 4) & 15, high = b[128 + 32 * half + l] >> (2 * t) & 3;
-        codes[i] = (uint8_t)(low | high << 4);
+    for (int s32 = 0; s32 < 8; s32++) {
+        int half = s32 / 4, t = s32 % 4;
+        for (int l = 0; l < 32; l++) {
+            int low = b[64 * half + 32 * (t % 2) + l] >> (t / 2 * 4) & 15, high = b[128 + 32 * half + l] >> (2 * t) & 3;
+            codes[32 * s32 + l] = (uint8_t)(low | high << 4);
+        }
     }
 }
 
