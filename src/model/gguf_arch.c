@@ -22,6 +22,8 @@ static void set_linear(const struct gguf_files *f, struct arch *a, enum arch_lin
 {
     if (!a->linear[slot].names[0])
         return;
+    if (a->linear[slot].layout == ARCH_LAYOUT_LATENT)
+        layout = ARCH_LAYOUT_LATENT;
     a->linear[slot] = (struct arch_linear_spec){ .names = { n0, n1, n2 }, .layout = layout, .bias = has_part(f, n0, ".bias") };
 }
 
@@ -35,6 +37,10 @@ static void set_linears(const struct gguf_files *f, struct arch *a)
         set_linear(f, a, ARCH_LIN_QKV, ARCH_LAYOUT_STACKED, "blk.#.attn_qkv", NULL, NULL);
     else
         set_linear(f, a, ARCH_LIN_QKV, ARCH_LAYOUT_SPLIT, "blk.#.attn_q", "blk.#.attn_k", "blk.#.attn_v");
+    set_linear(f, a, ARCH_LIN_Q_A, ARCH_LAYOUT_SPLIT, "blk.#.attn_q_a", NULL, NULL);
+    set_linear(f, a, ARCH_LIN_Q, ARCH_LAYOUT_SPLIT, a->latent.q_rank ? "blk.#.attn_q_b" : "blk.#.attn_q", NULL, NULL);
+    set_linear(f, a, ARCH_LIN_KV_A, ARCH_LAYOUT_SPLIT, "blk.#.attn_kv_a_mqa", NULL, NULL);
+    set_linear(f, a, ARCH_LIN_KV_B, ARCH_LAYOUT_SPLIT, "blk.#.attn_kv_b", NULL, NULL);
     set_linear(f, a, ARCH_LIN_ATTN_OUT, ARCH_LAYOUT_SPLIT, "blk.#.attn_output", NULL, NULL);
     if (gated && has(f, "blk.0.ffn_up.weight") && !has(f, "blk.0.ffn_gate.weight"))
         set_linear(f, a, ARCH_LIN_GATE_UP, ARCH_LAYOUT_STACKED, "blk.#.ffn_up", NULL, NULL);
@@ -63,6 +69,7 @@ static void set_vectors(const struct gguf_files *f, struct arch *a)
         [ARCH_VEC_NORM2] = two ? "blk.#.attn_norm" : "blk.#.ffn_norm", [ARCH_VEC_NORM2_BIAS] = two ? "blk.#.attn_norm" : "blk.#.ffn_norm",
         [ARCH_VEC_POST_ATTN_NORM] = "blk.#.post_attention_norm", [ARCH_VEC_POST_MLP_NORM] = "blk.#.post_ffw_norm",
         [ARCH_VEC_Q_NORM] = "blk.#.attn_q_norm", [ARCH_VEC_K_NORM] = "blk.#.attn_k_norm",
+        [ARCH_VEC_Q_A_NORM] = "blk.#.attn_q_a_norm", [ARCH_VEC_KV_A_NORM] = "blk.#.attn_kv_a_norm",
         [ARCH_VEC_EMBED_NORM] = "token_embd_norm", [ARCH_VEC_EMBED_NORM_BIAS] = "token_embd_norm",
     };
     for (int i = 0; i < ARCH_VEC_COUNT; i++)

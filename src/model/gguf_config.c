@@ -322,6 +322,34 @@ static void more_mpt(struct conv *c)
                                     get_num(c, "attention.max_alibi_bias", 8.0), "clip_qkv", get_num(c, "attention.clamp_kqv", 0.0)));
 }
 
+/* Latent attention: key_length and value_length are those of whole heads; version 2 has no other way to score experts than softmax. */
+static void more_deepseek2(struct conv *c)
+{
+    int64_t rope = get_int(c, "rope.dimension_count", 0), key = head_dim(c);
+    copy_int(c, "attention.q_lora_rank", "q_lora_rank");
+    copy_int(c, "attention.kv_lora_rank", "kv_lora_rank");
+    copy_int(c, "attention.value_length", "v_head_dim");
+    put(c, "qk_rope_head_dim", json_integer(rope));
+    put(c, "qk_nope_head_dim", json_integer(key - rope));
+    copy_int(c, "expert_shared_count", "n_shared_experts");
+    copy_int(c, "expert_group_count", "n_group");
+    copy_int(c, "expert_group_used_count", "topk_group");
+    if (has(c, "expert_group_count"))
+        put(c, "topk_method", json_string("group_limited_greedy"));
+    copy_int(c, "leading_dense_block_count", "first_k_dense_replace");
+    copy_num(c, "expert_weights_scale", "routed_scaling_factor");
+    put(c, "norm_topk_prob", json_boolean(get_bool(c, "expert_weights_norm", false)));
+    if (get_int(c, "expert_gating_func", 1) != 1)
+        put(c, "scoring_func", json_string("sigmoid"));
+    /* Stored is what the logarithm of the factor is multiplied by. */
+    json_t *scaling = json_object_get(c->out, "rope_scaling");
+    if (scaling && has(c, "rope.scaling.yarn_log_multiplier")) {
+        double mscale = get_num(c, "rope.scaling.yarn_log_multiplier", 0) * 10.0;
+        json_object_set_new(scaling, "mscale", json_real(mscale));
+        json_object_set_new(scaling, "mscale_all_dim", json_real(mscale));
+    }
+}
+
 static const struct family { const char *arch, *hf; void (*more)(struct conv *); } families[] = {
     { "llama", "LlamaForCausalLM", more_llama },
     { "internlm2", "LlamaForCausalLM", more_none },
@@ -347,6 +375,7 @@ static const struct family { const char *arch, *hf; void (*more)(struct conv *);
     { "stablelm", "StableLmForCausalLM", more_stablelm },
     { "olmo2", "Olmo2ForCausalLM", more_none },
     { "smollm3", "SmolLM3ForCausalLM", more_none },
+    { "deepseek2", "DeepseekV2ForCausalLM", more_deepseek2 },
 };
 
 static const struct family *choose_family(struct conv *c)

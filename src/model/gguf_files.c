@@ -1,4 +1,5 @@
 /* Which files make a GGUF model: one, or all of "NAME-00001-of-0000N.gguf". */
+#include <dirent.h>
 #include <stdio.h>
 #include <string.h>
 #include "base/mem.h"
@@ -43,6 +44,38 @@ static size_t split_stem(const char *name, int *no, int *count)
     if (n <= TAIL || sscanf(name + n - TAIL, "-%5d-of-%5d.gguf%n", no, count, &used) != 2 || used != TAIL)
         return 0;
     return n - TAIL;
+}
+
+/* A file that a model may begin with: not a later part, nor the eyes of one that sees. */
+static bool begins_model(const char *name)
+{
+    size_t n = strlen(name);
+    int no, count;
+    if (n <= 5 || strcmp(name + n - 5, ".gguf") != 0 || strstr(name, "mmproj"))
+        return false;
+    return !split_stem(name, &no, &count) || no == 1;
+}
+
+bool gguf_find_in_folder(const char *dir, char **path, struct err *e)
+{
+    DIR *d = opendir(dir);
+    bool ok = true;
+    *path = NULL;
+    for (struct dirent *ent; ok && d && (ent = readdir(d));) {
+        if (!begins_model(ent->d_name))
+            continue;
+        if (*path)
+            ok = err_set(e, ERR_INVALID, "has several .gguf files, %.100s among them: name one", ent->d_name);
+        else if (!(*path = file_join(dir, ent->d_name)))
+            ok = err_set(e, ERR_NOMEM, "no memory for a name");
+    }
+    if (d)
+        closedir(d);
+    if (!ok) {
+        mem_free(*path);
+        *path = NULL;
+    }
+    return ok;
 }
 
 static bool open_split(struct gguf_files *f, const char *name, int64_t count, bool first_only, struct err *e)

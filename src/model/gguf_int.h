@@ -76,6 +76,8 @@ struct gguf_files {
     char *dir;
 };
 bool gguf_is_file(const char *path);      /* a file that begins as GGUF, or is named so */
+/* The one GGUF model in a folder, or *path NULL; several are an error.  mem_free it. */
+bool gguf_find_in_folder(const char *dir, char **path, struct err *e);
 /* first_only: just the file with the metadata. */
 bool gguf_files_open(struct gguf_files **out, const char *path, bool first_only, struct err *e);
 void gguf_files_close(struct gguf_files **f);

@@ -76,7 +76,7 @@ static bool choose_gguf(struct model *m, const char *path, const struct model_op
     char *ending = strrchr(m->name, '.');
     if (ending && strcmp(ending, ".gguf") == 0)
         *ending = 0;
-    return gguf_files_open(&m->gguf, path, o->config_only || o->files_only || o->load_format == MODEL_LOAD_DUMMY, e) && describe_gguf(m, o, e);
+    return gguf_files_open(&m->gguf, path, o->files_only || o->load_format == MODEL_LOAD_DUMMY, e) && describe_gguf(m, o, e);
 }
 
 static bool choose_files(struct model *m, const char *path, const struct model_opts *o, struct err *e)
@@ -98,7 +98,21 @@ static bool choose_files(struct model *m, const char *path, const struct model_o
     if (!file_is_dir(path))
         return err_set(e, file_exists(path) ? ERR_UNSUPPORTED : ERR_NOT_FOUND, "%s; expected a folder with config.json, or a .gguf file",
                        file_exists(path) ? "is not a folder" : "there is no such folder");
-    if (!o->files_only && !file_set_has(&m->files, "config.json"))
+    bool config = file_set_has(&m->files, "config.json");
+    if (!config && !file_set_has(&m->files, "tokenizer.json")) {
+        char *inside;
+        if (!gguf_find_in_folder(path, &inside, e))
+            return false;
+        if (inside) {
+            mem_free(m->dir);
+            mem_free(m->name);
+            m->files.dir = NULL;
+            bool ok = choose_gguf(m, inside, o, e);
+            mem_free(inside);
+            return ok;
+        }
+    }
+    if (!o->files_only && !config)
         return err_set(e, ERR_NOT_FOUND, "no config.json: not a model folder in Hugging Face layout");
     return true;
 }

@@ -66,7 +66,8 @@ int LLVMFuzzerTestOneInput(const unsigned char *data, size_t size)
     struct buf tokenizer = { 0 }, text = { 0 };
     if (gguf_tokenizer(&files, &tokenizer, &text, &e) && tokenizer.len && !tokenizer.failed && !text.failed) {
         json_t *j = json_parse(tokenizer.data, tokenizer.len, &e), *k = json_parse(text.data, text.len, &e);
-        if (!j || !k)
+        /* A token with a NUL is a key that this parser refuses; tok/ reads vocabularies with its own. */
+        if ((!j || !k) && !strstr(e.msg, "NUL byte"))
             abort();
         json_decref(j);
         json_decref(k);

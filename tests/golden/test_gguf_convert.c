@@ -51,6 +51,9 @@ static const struct source SOURCES[] = {
     { "stablelm-12b", "stablelm", 0, NULL },
     { "olmo2", "olmo2", POST_NORMS, NULL },
     { "smollm3", "smollm3", PERMUTE, "{\"no_rope_layers\":null}" },
+    { "deepseek_v2-lite-moe", "deepseek2", 0, "{\"rope_scaling\":{\"type\":\"yarn\",\"factor\":4,\"original_max_position_embeddings\":16,"
+                                             "\"mscale\":0.8,\"mscale_all_dim\":0.8}}" },
+    { "deepseek_v2-moe", "deepseek2", 0, NULL },
 };
 
 /* Behind the layer's number; the longest match counts. */
@@ -64,6 +67,9 @@ static const struct { const char *from, *to; } NAMES[] = {
     { "mlp.dense_h_to_4h", "ffn_up" }, { "mlp.dense_4h_to_h", "ffn_down" }, { "ffn.up_proj", "ffn_up" }, { "ffn.down_proj", "ffn_down" },
     { "mlp.gate", "ffn_gate_inp" }, { "block_sparse_moe.gate", "ffn_gate_inp" }, { "mlp.shared_expert_gate", "ffn_gate_inp_shexp" },
     { "mlp.shared_expert.gate_proj", "ffn_gate_shexp" }, { "mlp.shared_expert.up_proj", "ffn_up_shexp" }, { "mlp.shared_expert.down_proj", "ffn_down_shexp" },
+    { "self_attn.q_a_proj", "attn_q_a" }, { "self_attn.q_a_layernorm", "attn_q_a_norm" }, { "self_attn.q_b_proj", "attn_q_b" },
+    { "self_attn.kv_a_proj_with_mqa", "attn_kv_a_mqa" }, { "self_attn.kv_a_layernorm", "attn_kv_a_norm" }, { "self_attn.kv_b_proj", "attn_kv_b" },
+    { "mlp.shared_experts.gate_proj", "ffn_gate_shexp" }, { "mlp.shared_experts.up_proj", "ffn_up_shexp" }, { "mlp.shared_experts.down_proj", "ffn_down_shexp" },
     { "input_layernorm", "attn_norm" }, { "post_attention_layernorm", "ffn_norm" }, { "pre_feedforward_layernorm", "ffn_norm" },
     { "post_feedforward_layernorm", "post_ffw_norm" }, { "ln_1", "attn_norm" }, { "ln_2", "ffn_norm" }, { "norm_1", "attn_norm" }, { "norm_2", "ffn_norm" },
     { "ln_attn", "attn_norm_2" }, { "ln_mlp", "attn_norm" },
@@ -324,6 +330,30 @@ static void put_rope(struct convert *c)
     }
 }
 
+static void put_deepseek(struct convert *c)
+{
+    const json_t *j = c->config, *s = config_any(j, "rope_scaling", NULL, NULL), *rope = json_object_get(j, "qk_rope_head_dim");
+    put_u32(c, "attention.q_lora_rank", config_any(j, "q_lora_rank", NULL, NULL));
+    put_u32(c, "attention.kv_lora_rank", json_object_get(j, "kv_lora_rank"));
+    put_u32(c, "attention.value_length", json_object_get(j, "v_head_dim"));
+    gb_u32(&c->g, "deepseek2.attention.key_length", (uint32_t)(json_integer_value(rope) + json_integer_value(json_object_get(j, "qk_nope_head_dim"))));
+    put_u32(c, "rope.dimension_count", rope);
+    put_f32(c, "rope.freq_base", json_object_get(j, "rope_theta"));
+    put_u32(c, "expert_count", json_object_get(j, "n_routed_experts"));
+    put_u32(c, "expert_shared_count", json_object_get(j, "n_shared_experts"));
+    put_u32(c, "expert_group_count", json_object_get(j, "n_group"));
+    put_u32(c, "expert_group_used_count", json_object_get(j, "topk_group"));
+    put_u32(c, "leading_dense_block_count", json_object_get(j, "first_k_dense_replace"));
+    put_f32(c, "expert_weights_scale", json_object_get(j, "routed_scaling_factor"));
+    gb_bool(&c->g, "deepseek2.expert_weights_norm", false);
+    if (!s)
+        return;
+    gb_str(&c->g, "deepseek2.rope.scaling.type", "yarn");
+    put_f32(c, "rope.scaling.factor", json_object_get(s, "factor"));
+    put_u32(c, "rope.scaling.original_context_length", json_object_get(s, "original_max_position_embeddings"));
+    gb_f32(&c->g, "deepseek2.rope.scaling.yarn_log_multiplier", (float)(0.1 * json_number_value(json_object_get(s, "mscale_all_dim"))));
+}
+
 static void put_metadata(struct convert *c)
 {
     const json_t *j = c->config;
@@ -357,7 +387,10 @@ static void put_metadata(struct convert *c)
         gb_bool(&c->g, key, json_is_true(parallel));
     if (strcmp(c->s->arch, "mpt") == 0)
         gb_f32(&c->g, "mpt.attention.max_alibi_bias", (float)json_number_value(config_any(json_object_get(j, "attn_config"), "alibi_bias_max", NULL, NULL)));
-    put_rope(c);
+    if (strcmp(c->s->arch, "deepseek2") == 0)
+        put_deepseek(c);
+    else
+        put_rope(c);
 }
 
 /* The size that converters read or compute: here from the tensor, whatever the config calls it. */

@@ -392,6 +392,17 @@ static void test_models(void **state)
     expect(&(struct change){ .type_of = "blk.0.attn_norm.weight", .type = 8 }, "tensor blk.0.attn_norm.weight is of type Q8_0");
 }
 
+/* A folder with a GGUF model and no config.json. */
+static void expect_folder(const struct folder *f, const char *part)
+{
+    struct model *m;
+    struct err e = { 0 };
+    bool ok = model_open(&m, f->dir, NULL, &e) && take_all(m, &e);
+    model_close(&m);
+    if (ok != !part || (part && !strstr(e.msg, part)))
+        fail_msg("%s", ok ? "accepted" : e.msg);
+}
+
 static void test_split(void **state)
 {
     (void)state;
@@ -400,11 +411,11 @@ static void test_split(void **state)
     struct err e = { 0 };
     folder_make(&f);
     write_model(&f, "m-00001-of-00002.gguf", &(struct change){ .part = 0, .parts = 2 });
-    assert_true(open_all(&f, "m-00001-of-00002.gguf", &config, &e));
     assert_true(open_all(&f, "m-00001-of-00002.gguf", &files, &e));
     assert_false(open_all(&f, "m-00001-of-00002.gguf", NULL, &e));
     assert_non_null(strstr(e.msg, "m-00002-of-00002.gguf"));
     write_model(&f, "m-00002-of-00002.gguf", &(struct change){ .part = 1, .parts = 2 });
+    assert_true(open_all(&f, "m-00001-of-00002.gguf", &config, &e));
     if (!open_all(&f, "m-00001-of-00002.gguf", NULL, &e) || !open_all(&f, "m-00002-of-00002.gguf", NULL, &e))
         fail_msg("%s", e.msg);
     write_model(&f, "m-00002-of-00002.gguf", &(struct change){ .part = 1, .parts = 2, .extra = "token_embd.weight" });
@@ -413,6 +424,12 @@ static void test_split(void **state)
     write_model(&f, "m-00002-of-00002.gguf", &(struct change){ .part = 2, .parts = 3 });
     assert_false(open_all(&f, "m-00001-of-00002.gguf", NULL, &e));
     assert_non_null(strstr(e.msg, "part 2 of 3"));
+    write_model(&f, "m-00002-of-00002.gguf", &(struct change){ .part = 1, .parts = 2 });
+    expect_folder(&f, NULL);
+    write_model(&f, "mmproj-of-it.gguf", &(struct change){ 0 });
+    expect_folder(&f, NULL);
+    write_model(&f, "other.gguf", &(struct change){ 0 });
+    expect_folder(&f, "has several .gguf files");
     write_model(&f, "renamed.gguf", &(struct change){ .part = 0, .parts = 2 });
     assert_false(open_all(&f, "renamed.gguf", NULL, &e));
     assert_non_null(strstr(e.msg, "does not end in -00001-of-00002.gguf"));
