@@ -8,7 +8,7 @@
 #include "bench/context.h"
 #include "cli/cli.h"
 
-enum { MAX_SERVER_ARGS = CLI_ENGINE_OPTS + 8, STARTUP_TIMEOUT_S = 600, NOT_GIVEN = -1 };
+enum { MAX_SERVER_ARGS = CLI_ENGINE_OPTS + 8, STARTUP_TIMEOUT_S = 600 };
 
 struct bench_context {
     struct bench_context_opts o;
@@ -66,7 +66,7 @@ static bool start_server(struct bench_context *b, const char *model, struct err 
         ok = err_set(e, ERR_NOMEM, "out of memory");
     unsetenv("QUIRE_CONFIG");   /* it is this command's, and has been read into the options */
     ok = ok && (!b->api_key || setenv("QUIRE_API_KEY", b->api_key, 1) == 0 || err_set(e, ERR_NOMEM, "out of memory"));
-    ok = ok && bench_server_start(&b->server, argv, b->startup_timeout < 0 ? STARTUP_TIMEOUT_S : b->startup_timeout, e);
+    ok = ok && bench_server_start(&b->server, argv, b->startup_timeout, e);
     for (int i = n_fixed; i < n_flags; i++)
         mem_free(argv[i]);
     mem_free(name);
@@ -205,7 +205,7 @@ static int check_usage(const struct bench_context *b, const struct cli_cmd *cmd,
         return cli_usage_error(cmd, "give a MODEL to serve or --base-url, not both (--model names one to that server)");
     if (b->base_url && engine_option_given(argc, argv, engine))
         return cli_usage_error(cmd, "--%s is for a server started here, and does not go with --base-url", engine_option_given(argc, argv, engine));
-    if (b->base_url && b->startup_timeout >= 0)
+    if (b->base_url && b->startup_timeout != STARTUP_TIMEOUT_S)
         return cli_usage_error(cmd, "--startup-timeout is for a server started here, and does not go with --base-url");
     if (!b->base_url && b->model)
         return cli_usage_error(cmd, "--model names a model to the server of --base-url; give the MODEL to serve without it");
@@ -216,7 +216,7 @@ static int check_usage(const struct bench_context *b, const struct cli_cmd *cmd,
 
 int cmd_bench_context(int argc, char **argv)
 {
-    struct bench_context b = {.endpoint = "/v1/completions", .timeout = 3600, .startup_timeout = NOT_GIVEN, .server = {.fd = -1},
+    struct bench_context b = {.endpoint = "/v1/completions", .timeout = 3600, .startup_timeout = STARTUP_TIMEOUT_S, .server = {.fd = -1},
                               .o = {.step = 512, .output_len = 32, .max_prompt = 1 << 20, .target = {.ignore_eos = true}}};
     struct cli_opt engine_table[CLI_ENGINE_OPTS];
     cli_engine_flags_default(&b.flags);
@@ -227,7 +227,7 @@ int cmd_bench_context(int argc, char **argv)
         {"model", 0, CLI_STR, &b.model, "NAME", "as requests to --base-url name it; without, the first of /v1/models", 0, 0},
         {"api-key", 0, CLI_STR, &b.api_key, "KEY", "sent as a bearer token", 0, 0},
         {"timeout", 0, CLI_F64, &b.timeout, "S", "seconds a request may take; 0: no bound", 0, 1e9},
-        {"startup-timeout", 0, CLI_F64, &b.startup_timeout, "S", "seconds until a server started here must listen; without, 600", 1, 1e6},
+        {"startup-timeout", 0, CLI_F64, &b.startup_timeout, "S", "seconds until a server started here must listen", 1, 1e6},
         {"step", 0, CLI_INT, &b.o.step, "N", "prompt tokens added by each request", 1, BENCH_CONTEXT_MAX_PROMPT},
         {"output-len", 0, CLI_INT, &b.o.output_len, "N", "new tokens of each request", 1, 1 << 24},
         {"max-prompt", 0, CLI_INT, &b.o.max_prompt, "N", "give up if a prompt of so many tokens is still taken", 1, BENCH_CONTEXT_MAX_PROMPT},

@@ -10,13 +10,13 @@
 #include "bench/load.h"
 #include "cli/cli.h"
 
-enum { NOT_GIVEN = -1 };
+enum { INPUT_LEN = 1024 };
 
 struct bench_serve {
     struct bench_load_opts load;
     const char *base_url, *host, *endpoint, *model, *api_key, *dataset, *metrics, *percentiles, *result_filename;
     struct cli_list goodput;
-    int32_t port, input_len, prefix_len, vocab;
+    int32_t port;
     int64_t seed;
     double timeout;
     bool save_result, detailed, json;
@@ -43,9 +43,9 @@ static bool fill_opts(struct bench_serve *b, const char **args, int n_args, stru
     bool chat = bench_target_is_chat(&o->target);
     if (b->endpoint[0] != '/')
         return err_set(e, ERR_INVALID, "--endpoint '%s' must begin with /", b->endpoint);
-    if (b->dataset && (b->input_len != NOT_GIVEN || b->prefix_len != NOT_GIVEN || b->vocab != NOT_GIVEN))
+    if (b->dataset && (o->input_len != INPUT_LEN || o->prefix_len || o->vocab))
         return err_set(e, ERR_INVALID, "--random-input-len, --random-prefix-len and --random-vocab do not go with --dataset-path");
-    if (chat && b->vocab != NOT_GIVEN)
+    if (chat && o->vocab)
         return err_set(e, ERR_INVALID, "--random-vocab does not go with a chat endpoint, which gets words");
     if (b->result_filename)
         b->save_result = true;
@@ -59,9 +59,6 @@ static bool fill_opts(struct bench_serve *b, const char **args, int n_args, stru
     for (int i = 0; i < n_args; i++)
         if (!bench_load_parse_goodput(o, args[i], e))
             return false;
-    o->input_len = b->input_len != NOT_GIVEN ? b->input_len : o->input_len;
-    o->prefix_len = b->prefix_len != NOT_GIVEN ? b->prefix_len : o->prefix_len;
-    o->vocab = b->vocab != NOT_GIVEN ? b->vocab : 0;
     o->seed = (uint64_t)b->seed;
     o->detailed = b->detailed;
     if (b->dataset && !(b->prompts = bench_load_read_dataset(b->dataset, chat, e)))
@@ -144,12 +141,12 @@ static bool output(struct bench_serve *b, json_t *result, struct err *e)
     return ok;
 }
 
-static bool bench_serve(struct bench_serve *b, const char **args, int n_args, struct err *e)
+static bool bench_serve(struct bench_serve *b, struct err *e)
 {
     struct cli_progress bar;
     json_t *result = NULL;
     raise_fd_limit();
-    if (!fill_opts(b, args, n_args, e) || !connect_server(b, e))
+    if (!connect_server(b, e))
         return false;
     cli_progress_begin(&bar, "measuring");
     bool ok = bench_load_run(b->client, &b->load, cli_progress_update, &bar, &result, e);
@@ -169,9 +166,10 @@ static bool bench_serve(struct bench_serve *b, const char **args, int n_args, st
 int cmd_bench_serve(int argc, char **argv)
 {
     struct bench_serve b = {.host = "127.0.0.1", .port = 8000, .endpoint = "/v1/completions", .metrics = "ttft,tpot,itl", .percentiles = "99",
-                            .input_len = NOT_GIVEN, .prefix_len = NOT_GIVEN, .vocab = NOT_GIVEN, .timeout = 3600};
+                            .timeout = 3600};
     struct bench_load_opts *o = &b.load;
     bench_load_opts_default(o);
+    o->input_len = INPUT_LEN;
     const struct cli_opt opts[] = {
         {"base-url", 0, CLI_STR, &b.base_url, "URL", "of the server, in place of --host and --port", 0, 0},
         {"host", 0, CLI_STR, &b.host, "NAME", "of the server", 0, 0},
@@ -185,11 +183,11 @@ int cmd_bench_serve(int argc, char **argv)
         {"burstiness", 0, CLI_F64, &o->burstiness, "B", "gamma shape of the gaps: 1 Poisson, smaller burstier, larger more even", 1e-3, 1e9},
         {"max-concurrency", 0, CLI_INT, &o->max_concurrency, "N", "requests under way at most; 0: no bound", 0, 1 << 20},
         {"dataset-path", 0, CLI_STR, &b.dataset, "FILE", "JSON lines of {\"prompt\": text or ids}, taken in turn; without, random prompts", 0, 0},
-        {"random-input-len", 0, CLI_INT, &b.input_len, "N", "prompt tokens of a random prompt; without, 1024", 1, 1 << 24},
+        {"random-input-len", 0, CLI_INT, &o->input_len, "N", "prompt tokens of a random prompt", 1, 1 << 24},
         {"random-output-len", 0, CLI_INT, &o->output_len, "N", "new tokens at most, of every request", 1, 1 << 24},
         {"random-range-ratio", 0, CLI_F64, &o->range_ratio, "R", "lengths are uniform in [N*(1-R), N*(1+R)]", 0, 0.999999},
-        {"random-prefix-len", 0, CLI_INT, &b.prefix_len, "N", "tokens before these that all prompts share; without, 0", 0, 1 << 24},
-        {"random-vocab", 0, CLI_INT, &b.vocab, "N", "token ids are below it; without, found by asking", 1, INT32_MAX},
+        {"random-prefix-len", 0, CLI_INT, &o->prefix_len, "N", "tokens before these that all prompts share", 0, 1 << 24},
+        {"random-vocab", 0, CLI_INT, &o->vocab, "N", "token ids are below it; 0: found by asking", 0, INT32_MAX},
         {"seed", 0, CLI_I64, &b.seed, "N", "of prompts, lengths and arrivals", 0, 0},
         {"ignore-eos", 0, CLI_FLAG, &o->target.ignore_eos, NULL, "generate to the full length", 0, 0},
         {"temperature", 0, CLI_F64, &o->target.temperature, "T", "of the sampling", 0, 100},
@@ -212,7 +210,10 @@ int cmd_bench_serve(int argc, char **argv)
     int status = cli_parse(&cmd, argc, argv, args, &n_args, &done);
     if (!done) {
         struct err e;
-        status = bench_serve(&b, args, n_args, &e) ? CLI_OK : cli_error(&cmd, &e);
+        if (!fill_opts(&b, args, n_args, &e))
+            status = e.code == ERR_INVALID ? cli_usage_error(&cmd, "%s", e.msg) : cli_error(&cmd, &e);
+        else
+            status = bench_serve(&b, &e) ? CLI_OK : cli_error(&cmd, &e);
     }
     bench_http_close(&b.client);
     json_decref(b.prompts);
