@@ -311,7 +311,9 @@ char *bench_http_first_model(struct bench_http *c, struct err *e)
     if (bench_http_request(c, "/v1/models", NULL, &status, &reply, e)) {
         json_t *doc = status == 200 ? json_parse(reply.data ? reply.data : "", reply.len, NULL) : NULL;
         const char *id = json_string_value(json_object_get(json_array_get(json_object_get(doc, "data"), 0), "id"));
-        if (!id)
+        if (status == 401 || status == 403)
+            err_set(e, ERR_INVALID, "%s/v1/models answers %d: the server wants another API key (--api-key)", c->base_url, status);
+        else if (!id)
             err_set(e, ERR_NOT_FOUND, "%s/v1/models answers %d and names no model; give --model", c->base_url, status);
         else if (!(name = mem_try_strdup(id)))
             err_set(e, ERR_NOMEM, "out of memory");

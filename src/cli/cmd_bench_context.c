@@ -81,6 +81,9 @@ static const char *engine_option_given(int argc, char **argv, const struct cli_o
         for (const struct cli_opt *o = table; *name && o->name; o++)
             if (strcmp(o->name, "seed") != 0 && strcspn(name, "=") == strlen(o->name) && strncmp(o->name, name, strlen(o->name)) == 0)
                 return o->name;
+        for (const struct cli_opt *o = table; !*name && argv[i][0] == '-' && o->name; o++)
+            if (o->letter && o->letter == argv[i][1])
+                return o->name;
     }
     return NULL;
 }
