@@ -40,7 +40,8 @@ struct standin {
 
     char url[64];
     char last_body[4096];       /* the start of the last generation's body */
-    _Atomic(int) n_requests, n_now, n_peak, n_threads;
+    _Atomic(int) n_requests, n_threads;
+    _Atomic(int) n_now, n_peak;  /* streams under way (only whole ones leave), and at most so far */
     _Atomic(bool) stop, refused;
     int fd;
     pthread_t acceptor, threads[STANDIN_MAX_THREADS];
@@ -117,6 +118,7 @@ static inline void standin_stream(struct standin *s, int fd, const char *body, e
     }
     if (mode != STANDIN_NO_DONE)
         standin_event(fd, "[DONE]");
+    s->n_now--;   /* before the client can know */
     standin_send(fd, "0\r\n\r\n");
 }
 
@@ -162,7 +164,6 @@ static inline void standin_generate(struct standin *s, int fd, const char *body)
             ;
     else if (mode != STANDIN_CLOSE)
         standin_stream(s, fd, body, mode);
-    s->n_now--;
 }
 
 static void *standin_serve(void *arg)

@@ -54,7 +54,8 @@ static void test_grows_until_400(void **state)
             const struct bench_context_row *r = &rows.v[i];
             assert_int_equal(r->n_prompt, 10 * (i + 1));
             assert_int_equal(r->n_generated, 3);
-            assert_true(r->ttft_s >= 0.019 && r->itl_s >= 0.004 && r->time_s >= 0.029);
+            assert_true(r->ttft_s >= 0.019 && r->itl_s >= 0 && r->time_s >= 0.029);
+            assert_float_equal(r->itl_s * 2, r->time_s - r->ttft_s, 1e-9);
             assert_float_equal(r->tokens_per_s, 3 / r->time_s, 1e-9);
         }
         const json_t *limit = json_object_get(out, "limit");

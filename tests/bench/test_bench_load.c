@@ -72,11 +72,13 @@ static void test_measures(void **state)
     assert_float_equal(number(r, "total_token_throughput"), 84 / d, 1e-6);
     assert_float_equal(number(r, "request_throughput"), 6 / d, 1e-6);
     assert_float_equal(number(r, "request_goodput"), 6 / d, 1e-6);
-    /* Lower bounds are what the server sleeps; upper ones are loose, for a machine that is busy. */
-    assert_true(number(r, "median_ttft_ms") >= 59 && number(r, "median_ttft_ms") < 2000);
-    assert_true(number(r, "mean_itl_ms") >= 9 && number(r, "mean_itl_ms") < 1000);
-    assert_true(number(r, "mean_tpot_ms") >= 9);
+    /* Lower bounds are what the server sleeps.  A busy machine may see the first chunk late and the next ones at once, so
+     * of the gaps only the sum is certain: three a request. */
+    assert_true(number(r, "median_ttft_ms") >= 59 && number(r, "median_ttft_ms") < 4000);
     assert_true(number(r, "mean_e2el_ms") >= 89);
+    assert_true(number(r, "mean_itl_ms") >= 0);
+    assert_float_equal(number(r, "mean_itl_ms"), number(r, "mean_tpot_ms"), 1e-6);
+    assert_float_equal(number(r, "mean_e2el_ms"), number(r, "mean_ttft_ms") + 3 * number(r, "mean_tpot_ms"), 1e-6);
     assert_float_equal(number(r, "p50_ttft_ms"), number(r, "median_ttft_ms"), 1e-9);
     assert_true(number(r, "p99.9_itl_ms") >= number(r, "median_itl_ms"));
     assert_true(number(r, "std_tpot_ms") >= 0);
@@ -168,9 +170,8 @@ static void test_concurrency(void **state)
     json_t *r = must_run(&s, &o);
     standin_close(&s);
     assert_int_equal(number(r, "completed"), 8);
-    assert_true(s.n_peak <= 3);   /* a connection may end on the server's side after the client has seen [DONE] */
+    assert_true(s.n_peak <= 2);
     assert_true(number(r, "duration") >= 4 * 0.019);
-    assert_true(number(r, "median_ttft_ms") < 4 * 20 + 500);
     json_decref(r);
 }
 
@@ -317,7 +318,7 @@ static void test_failures_are_counted(void **state)
         o.max_concurrency = slow ? 0 : 1;   /* in order, so that every other request fails */
         o.detailed = true;
         standin_open(&s);
-        json_t *r = run_load(&s, &o, slow ? 0.3 : 5, &e);
+        json_t *r = run_load(&s, &o, slow ? 0.8 : 5, &e);
         standin_close(&s);
         if (!r)
             fail_msg("case %zu: %s", i, e.msg);
