@@ -200,6 +200,27 @@ static void put_rope(struct conv *c)
     put(c, "rope_scaling", scaling);
 }
 
+/* Tokens that end a turn, which older files do not name by a key. */
+static void add_turn_ends(struct conv *c, json_t *eos)
+{
+    static const char *const names[] = { "<|eot_id|>", "<|im_end|>", "<|end|>", "<end_of_turn>", "<|eom_id|>", "<|END_OF_TURN_TOKEN|>", "<|endoftext|>" };
+    const struct gguf_kv *tokens = gguf_find(c->g, "tokenizer.ggml.tokens"), *types = gguf_find(c->g, "tokenizer.ggml.token_type");
+    if (!tokens || !types || !tokens->is_array || !types->is_array || tokens->type != GGUF_STRING || types->n != tokens->n)
+        return;
+    const unsigned char *at = tokens->data;
+    for (uint64_t i = 0; i < tokens->n && i < INT32_MAX; i++) {
+        const char *s;
+        size_t len;
+        double type;
+        gguf_next_string(&at, &s, &len);
+        if (len < 7 || s[0] != '<' || !gguf_number_at(types, i, &type) || type != 3)
+            continue;
+        for (size_t k = 0; k < sizeof names / sizeof *names; k++)
+            if (strlen(names[k]) == len && memcmp(names[k], s, len) == 0)
+                json_array_append_new(eos, json_integer((json_int_t)i));
+    }
+}
+
 static void put_token_ids(struct conv *c)
 {
     static const char *const ends[] = { "tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id", "tokenizer.ggml.eom_token_id" };
@@ -210,6 +231,7 @@ static void put_token_ids(struct conv *c)
         if (id >= 0 && id < INT32_MAX)
             json_array_append_new(eos, json_integer(id));
     }
+    add_turn_ends(c, eos);
     put(c, "eos_token_id", eos);
     if (!c->failed)
         c->failed = !gguf_get_i64(c->g, "tokenizer.ggml.bos_token_id", &id, c->e);

@@ -312,7 +312,8 @@ static bool bind_table(const struct binder *b, const struct tensor *weight)
         return missing(b, !state ? "weight.quant_state.bitsandbytes__nf4" : !q->absmax ? "weight.absmax" : "weight.quant_map");
     if (!read_state(b, state))
         return false;
-    if (count_of(weight) != (n + 1) / 2)
+    /* Any type: some writers store the bytes as BF16, two at a time. */
+    if ((int64_t)weight->bytes != (n + 1) / 2)
         return bad_shape(b, weight, "half a byte for each value");
     if (q->map->dtype != DT_F32 || count_of(q->map) != 16)
         return bad_shape(b, q->map, "16 F32");
@@ -344,7 +345,7 @@ static enum quant_found bind_any(const struct binder *b, bool has_bias)
         ok = bind_weight_packed(b);
     else if (weight && (weight->dtype == DT_I8 || weight->dtype == DT_F8_E4M3 || weight->dtype == DT_F8_E5M2))
         ok = bind_bytes(b, weight);
-    else if (weight && weight->dtype == DT_U8 && !weight->block)
+    else if (weight && ((weight->dtype == DT_U8 && !weight->block) || find(b, "weight.absmax")))
         ok = bind_table(b, weight);
     else
         return QUANT_IS_NOT;

@@ -115,11 +115,18 @@ static bool read_method(struct quant_config *q, const json_t *j, const char *met
         q->method = QUANT_FP8;
         return read_pair(j, "weight_block_size", q, e);
     }
+    if (strcmp(method, "modelopt") == 0) {
+        const char *algo;
+        q->method = QUANT_FP8;
+        if (!json_get_str(j, "quant_algo", "(none given)", &algo, e))
+            return false;
+        return strcmp(algo, "FP8") == 0 || unsupported(e, "quant_algo", algo, "FP8");
+    }
     if (strcmp(method, "bitsandbytes") == 0) {
         q->method = QUANT_BNB;
         return true;
     }
-    return unsupported(e, "quant_method", method, "gptq, awq, compressed-tensors, fp8, fbgemm_fp8 and bitsandbytes");
+    return unsupported(e, "quant_method", method, "gptq, awq, compressed-tensors, fp8, fbgemm_fp8, modelopt and bitsandbytes");
 }
 
 /* Older GPTQ and AWQ checkpoints say it in a file of their own. */

@@ -228,9 +228,95 @@ static void test_converted(void **state)
     tok_close(&t);
 }
 
+/* A byte-level vocabulary of single bytes: every way of cutting gives the bytes, and the text back. */
+static struct tok *open_bytes(const char *pre, const char *template)
+{
+    struct gguf_build g = { 0 };
+    struct buf out = { 0 };
+    struct err e;
+    gb_str(&g, "general.architecture", "qwen2");
+    gb_str(&g, "tokenizer.ggml.model", "gpt2");
+    gb_str(&g, "tokenizer.ggml.pre", pre);
+    gb_array(&g, "tokenizer.ggml.tokens", GGUF_STRING, 258);
+    for (int b = 0, next = 256; b < 256; b++) {
+        /* GPT-2's spelling: printable characters are themselves, the others follow from U+0100. */
+        bool plain = (b >= '!' && b <= '~') || (b >= 0xa1 && b <= 0xac) || b >= 0xae;
+        int cp = plain ? b : next++;
+        char s[2] = { (char)(cp < 128 ? cp : 0xc0 | cp >> 6), (char)(0x80 | (cp & 63)) };
+        gb_text(&g.kv, s, cp < 128 ? 1 : 2);
+    }
+    gb_text(&g.kv, "<|im_end|>", 10);
+    gb_text(&g.kv, "<tool>", 6);
+    gb_array(&g, "tokenizer.ggml.token_type", GGUF_I32, 258);
+    for (int i = 0; i < 258; i++)
+        gb_int(&g.kv, i < 256 ? 1 : i == 256 ? 3 : 4, 4);
+    gb_array(&g, "tokenizer.ggml.merges", GGUF_STRING, 0);
+    gb_u32(&g, "tokenizer.ggml.eos_token_id", 256);
+    gb_u32(&g, "tokenizer.ggml.padding_token_id", UINT32_MAX);
+    gb_bool(&g, "tokenizer.ggml.add_eos_token", true);
+    if (template) {
+        gb_str(&g, "tokenizer.chat_template", template);
+        gb_str(&g, "tokenizer.chat_template.tool_use", "tools \"here\"");
+    }
+    gb_finish(&g, &out);
+    char path[64] = "/tmp/quire_gguf_XXXXXX";
+    int fd = mkstemp(path);
+    assert_true(fd >= 0 && file_write_atomic(path, out.data, out.len, &e));
+    struct tok *t = open_gguf(path);
+    close(fd);
+    unlink(path);
+    buf_free(&out);
+    return t;
+}
+
+static void test_cuts(void **state)
+{
+    (void)state;
+    static const char *const pres[] = {
+        "gpt-2", "phi-2", "olmo", "mpt", "roberta-bpe", "gigachat", "llama-bpe", "llama3", "llama-v3", "falcon3", "dbrx", "smaug-bpe", "chatglm-bpe", "glm4",
+        "qwen2", "deepseek-r1-qwen", "megrez", "stablelm2", "starcoder", "refact", "command-r", "smollm", "codeshell", "exaone", "minerva-7b", "falcon",
+        "bloom", "poro-chat", "gpt3-finnish", "deepseek-llm", "deepseek-coder", "deepseek-v3", "deepseek-r1", "tekken", "pixtral", "gpt-4o", "llama4", "default",
+    };
+    static const char text[] = "Hello, World's  1234567 I'LL caf\xc3\xa9 \xe4\xbd\xa0\xe5\xa5\xbd?!\r\n\n\t x=a+b; \xf0\x9f\x98\x80 ";
+    for (size_t i = 0; i < sizeof pres / sizeof *pres; i++) {
+        struct tok *t = open_bytes(pres[i], NULL);
+        struct tok_ids ids = { 0 };
+        struct buf back = { 0 };
+        struct err e;
+        assert_true(tok_encode(t, text, sizeof text - 1, TOK_ENCODE_PLAIN, &ids, &e));
+        assert_int_equal(ids.n, sizeof text - 1);
+        assert_true(tok_decode(t, ids.ids, ids.n, TOK_DECODE_ALL, &back, &e));
+        assert_true(back.len == sizeof text - 1 && memcmp(back.data, text, back.len) == 0);
+        tok_ids_free(&ids);
+        buf_free(&back);
+        tok_close(&t);
+    }
+}
+
+static void test_special(void **state)
+{
+    (void)state;
+    struct tok *t = open_bytes("qwen2", "{{ \"plain\" }}\n");
+    struct tok_ids ids = { 0 };
+    struct err e;
+    assert_int_equal(tok_eos_id(t), 256);
+    assert_int_equal(tok_bos_id(t), -1);
+    assert_int_equal(tok_pad_id(t), -1);
+    assert_string_equal(tok_chat_template(t, NULL), "{{ \"plain\" }}\n");
+    assert_string_equal(tok_chat_template(t, "tool_use"), "tools \"here\"");
+    assert_string_equal(tok_special_text(t, "eos_token"), "<|im_end|>");
+    assert_true(tok_encode(t, "a<tool>b<|im_end|>", 18, TOK_ENCODE_SPECIAL, &ids, &e));
+    assert_int_equal(ids.n, 5);
+    assert_true(ids.ids[1] == 257 && ids.ids[3] == 256 && ids.ids[4] == 256);
+    tok_ids_free(&ids);
+    tok_close(&t);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_cuts),
+        cmocka_unit_test(test_special),
         cmocka_unit_test(test_vectors),
         cmocka_unit_test(test_converted),
     };

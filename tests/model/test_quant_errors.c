@@ -196,6 +196,8 @@ static void test_fp8(void **state)
     expect("fp8-block", CONFIG("{\"weight_block_size\":[32]}"), "'weight_block_size' must be two sizes");
     expect("fp8-block", CONFIG("{\"weight_block_size\":[32,0]}"), "'weight_block_size' must be two sizes");
     expect("fp8-block", CONFIG("{\"weight_block_size\":[16,16]}"), "expected one scale");
+    expect("fp8", CONFIG("{\"quant_method\":\"modelopt\",\"quant_algo\":\"FP8\"}"), NULL);
+    expect("fp8", CONFIG("{\"quant_method\":\"modelopt\",\"quant_algo\":\"NVFP4\"}"), "quant_algo \"NVFP4\" is not supported");
     expect("fp8", AS(P "weight_scale", "{\"dtype\":\"U32\"}"), "tensor " P "weight_scale is U32");
 }
 
@@ -207,6 +209,7 @@ static void test_bitsandbytes(void **state)
     expect("bnb-nf4", DROP(P "weight.quant_state.bitsandbytes__nf4"), "quant_state.bitsandbytes__nf4 is missing");
     expect("bnb-nf4", POKE(P "weight.quant_state.bitsandbytes__nf4", "["), "tensor " P "weight.quant_state.bitsandbytes__nf4");
     expect("bnb-nf4", AS(P "weight", "{\"shape\":[1,1,2048]}"), NULL);
+    expect("bnb-nf4", AS(P "weight", "{\"shape\":[1024],\"dtype\":\"BF16\"}"), NULL);
     expect("bnb-nf4", AS(P "weight.absmax", "{\"dtype\":\"I32\"}"), "expected F32 or U8, one for each block");
     expect("bnb-nf4", AS(P "weight.quant_map", "{\"shape\":[8,2]}"), NULL);
     expect("bnb-nf4-double", DROP(P "weight.nested_absmax"), "tensor " P "weight.nested_absmax is missing");
