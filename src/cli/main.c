@@ -26,7 +26,7 @@ static void print_usage(FILE *f)
     fprintf(f, "quire " QUIRE_VERSION " - an engine that serves language models\n\nusage: quire COMMAND [MODEL] [options]\n\n");
     for (size_t i = 0; i < sizeof commands / sizeof commands[0]; i++)
         fprintf(f, "  %-10s %s\n", commands[i].name, commands[i].what);
-    fprintf(f, "\nMODEL is a folder in Hugging Face layout; without one, quire's small built-in model is used.\n"
+    fprintf(f, "\nMODEL is a folder in Hugging Face layout or a GGUF file; without one, quire's small built-in model is used.\n"
                "'quire COMMAND --help' tells a command's options.\n");
 }
 
