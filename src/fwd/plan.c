@@ -18,6 +18,9 @@ enum dev_format fwd_weight_format(const struct model *m, enum fwd_dtype choice, 
     case FWD_DTYPE_BF16: return DEV_FMT_BF16;
     case FWD_DTYPE_AUTO: break;
     }
+    /* What is stored in a few bits would take F32 to be held exactly.  F16 rounds it by a fraction of the steps it was made in. */
+    if (model_linear_is_quantized(m, slot, layer, index))
+        return DEV_FMT_F16;
     return format_of_dtype(model_linear_dtype(m, slot, layer, index));
 }
 

@@ -276,6 +276,18 @@ enum dtype model_linear_dtype(const struct model *m, enum arch_linear slot, int 
     return all == DT_COUNT ? m->dtype : all;
 }
 
+bool model_linear_is_quantized(const struct model *m, enum arch_linear slot, int layer, int index)
+{
+    const struct arch_linear_spec *s = &m->arch.linear[slot];
+    for (int i = 0; m->ck && i < 3 && s->names[i]; i++) {
+        char name[MAX_NAME];
+        const struct tensor *t = make_name(m, s->names[i], ".weight", layer, index, name, NULL) ? checkpoint_find(m->ck, name) : NULL;
+        if (!t || t->block || (t->dtype != DT_F32 && t->dtype != DT_F16 && t->dtype != DT_BF16))
+            return true;
+    }
+    return false;
+}
+
 /* ---- vectors ---- */
 
 static bool is_bias(enum arch_vector slot)

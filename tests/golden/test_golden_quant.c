@@ -89,10 +89,12 @@ static void check_values(const char *dir, const char *model)
             if (json_object_get(crc, name)) {
                 assert_int_equal(l.parts[p].quant == NULL, rotated || table);
                 assert_int_equal(model_linear_dtype(m, slots[s].slot, 0, 0), DT_F32);
+                assert_true(model_linear_is_quantized(m, slots[s].slot, 0, 0));
             }
         }
         model_linear_free(&l);
     }
+    assert_false(model_linear_is_quantized(m, ARCH_LIN_EMBED, 0, 0));
     model_close(&m);
     json_decref(crc);
 }
@@ -110,7 +112,8 @@ static void test_all(void **state)
         snprintf(dir, sizeof dir, QUANT "/%s", ent->d_name);
         check_values(dir, ent->d_name);
         double f32 = golden_check(dir, FWD_DTYPE_F32, NULL, 2e-5), bf16 = golden_check(dir, FWD_DTYPE_BF16, NULL, 0.5);
-        printf("%-22s f32 %.1e  bf16 %.1e\n", ent->d_name, f32, bf16);
+        double best = golden_check(dir, FWD_DTYPE_AUTO, NULL, 0.5);
+        printf("%-22s f32 %.1e  bf16 %.1e  auto %.1e\n", ent->d_name, f32, bf16, best);
         n++;
     }
     closedir(d);
