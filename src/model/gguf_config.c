@@ -175,8 +175,10 @@ static void put_sizes(struct conv *c)
     if (!c->failed && v_dim != dim && strcmp(c->arch, "deepseek2") != 0)
         c->failed = !err_set(c->e, ERR_UNSUPPORTED, "%s: heads of %lld dimensions for keys and %lld for values are not supported", c->g->file,
                              (long long)dim, (long long)v_dim);
-    const char *eps = has(c, "attention.layer_norm_rms_epsilon") ? "attention.layer_norm_rms_epsilon" : "attention.layer_norm_epsilon";
-    copy_num(c, eps, "rms_norm_eps|layer_norm_eps|layer_norm_epsilon|norm_epsilon");
+    /* Some files have both, whichever norm the architecture uses. */
+    const char *rms = "attention.layer_norm_rms_epsilon", *layer = "attention.layer_norm_epsilon";
+    copy_num(c, has(c, rms) ? rms : layer, "rms_norm_eps");
+    copy_num(c, has(c, layer) ? layer : rms, "layer_norm_eps|layer_norm_epsilon|norm_epsilon");
     put(c, "tie_word_embeddings", json_boolean(!has_tensor(c, "output.weight")));
 }
 

@@ -120,20 +120,23 @@ static const char FALCON[] = "{\"type\":\"Punctuation\",\"behavior\":\"Contiguou
 static const char BLOOM[] = SPLIT(" ?[^(\\\\s|[.,!?…。，、।۔،])]+") "," BYTES("false");
 static const char DEEPSEEK[] = SPLIT("[\\r\\n]") "," SPLIT("\\\\s?\\\\p{L}+") "," SPLIT("\\\\s?\\\\p{P}+") "," SPLIT("[一-龥ࠀ-一가-\uD7FF]+") ","
     DIGITS("true") "," BYTES("false");
+static const char DEEPSEEK_LLM[] = SPLIT("[\\r\\n]") "," SPLIT("\\\\s?[\\\\p{Lu}\\\\p{Ll}\\\\p{Lt}]+") "," SPLIT("\\\\s?[!-/:-~！-／：-～‘-‟　-。]+") ","
+    SPLIT("\\\\s+$") "," SPLIT("[一-龥ࠀ-一가-\uD7FF]+") "," DIGITS("true") "," BYTES("false");
 static const char DEEPSEEK3[] = SPLIT("\\\\p{N}{1,3}") "," SPLIT("[一-龥\u3040-ゟ゠-ヿ]+") ","
     SPLIT("[!\\\"#$%&'()*+,\\\\-./:;<=>?@\\\\[\\\\\\\\\\\\]^_`{|}~][A-Za-z]+|[^\\\\r\\\\n\\\\p{L}\\\\p{P}\\\\p{S}]?[\\\\p{L}\\\\p{M}]+| ?[\\\\p{P}\\\\p{S}]+[\\\\r\\\\n]*"
           "|\\\\s*[\\\\r\\\\n]+|\\\\s+(?!\\\\S)|\\\\s+") "," BYTES("false");
 
 static const struct pre { const char *name, *json; bool nfc, ignore_merges; } pres[] = {
     { "gpt-2", GPT2, false, false }, { "phi-2", GPT2, false, false }, { "olmo", GPT2, true, false }, { "mpt", GPT2, true, false },
-    { "roberta-bpe", GPT2, false, false }, { "gigachat", GPT2, false, false },
+    { "roberta-bpe", GPT2, false, false }, { "gigachat", GPT2, false, false }, { "jais", GPT2, false, false },
+    { "trillion", GPT2, false, false },
     { "llama-bpe", LLAMA3, false, true }, { "llama3", LLAMA3, false, true }, { "llama-v3", LLAMA3, false, true }, { "falcon3", LLAMA3, false, true },
     { "dbrx", LLAMA3, false, false }, { "smaug-bpe", LLAMA3, false, false }, { "chatglm-bpe", LLAMA3, false, false }, { "glm4", LLAMA3, false, false },
     { "qwen2", QWEN2, true, false }, { "deepseek-r1-qwen", QWEN2, true, false }, { "megrez", QWEN2, true, false }, { "stablelm2", QWEN2, false, false },
     { "starcoder", DIGITS1, false, false }, { "refact", DIGITS1, false, false }, { "command-r", DIGITS1, true, false }, { "smollm", DIGITS1, false, false },
     { "codeshell", DIGITS1, false, false }, { "exaone", DIGITS1, false, false }, { "minerva-7b", DIGITS1, false, false },
     { "falcon", FALCON, false, false }, { "bloom", BLOOM, false, false }, { "poro-chat", BLOOM, false, false }, { "gpt3-finnish", BLOOM, false, false },
-    { "deepseek-llm", DEEPSEEK, false, false }, { "deepseek-coder", DEEPSEEK, false, false },
+    { "deepseek-llm", DEEPSEEK_LLM, false, false }, { "deepseek-coder", DEEPSEEK, false, false },
     { "deepseek-v3", DEEPSEEK3, false, false }, { "deepseek-r1", DEEPSEEK3, false, false },
     { "tekken", TEKKEN, false, true }, { "pixtral", TEKKEN, false, true }, { "gpt-4o", O200K, false, false }, { "llama4", O200K, false, false },
 };

@@ -275,7 +275,7 @@ static void test_cuts(void **state)
     static const char *const pres[] = {
         "gpt-2", "phi-2", "olmo", "mpt", "roberta-bpe", "gigachat", "llama-bpe", "llama3", "llama-v3", "falcon3", "dbrx", "smaug-bpe", "chatglm-bpe", "glm4",
         "qwen2", "deepseek-r1-qwen", "megrez", "stablelm2", "starcoder", "refact", "command-r", "smollm", "codeshell", "exaone", "minerva-7b", "falcon",
-        "bloom", "poro-chat", "gpt3-finnish", "deepseek-llm", "deepseek-coder", "deepseek-v3", "deepseek-r1", "tekken", "pixtral", "gpt-4o", "llama4", "default",
+        "bloom", "poro-chat", "gpt3-finnish", "deepseek-llm", "jais", "trillion", "deepseek-coder", "deepseek-v3", "deepseek-r1", "tekken", "pixtral", "gpt-4o", "llama4", "default",
     };
     static const char text[] = "Hello, World's  1234567 I'LL caf\xc3\xa9 \xe4\xbd\xa0\xe5\xa5\xbd?!\r\n\n\t x=a+b; \xf0\x9f\x98\x80 ";
     for (size_t i = 0; i < sizeof pres / sizeof *pres; i++) {
