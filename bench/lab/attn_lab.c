@@ -1,10 +1,27 @@
-/* Times dev_attention as it is in src/, between passes of a bandwidth probe with the same team.
+/* Times dev_attention as it is in src/, between slices of a bandwidth probe with the same team.
  *
- *   gcc -O2 -Isrc bench/lab/attn_lab.c build/libquire.a $(pkg-config --libs hwloc libxxhash jansson ...) -o attn_lab
+ *   gcc -O3 -march=native -std=gnu17 -D_GNU_SOURCE -Isrc bench/lab/attn_lab.c build/libquire.a \
+ *       $(pkg-config --libs libmicrohttpd jansson libpcre2-8 libutf8proc libxxhash hwloc libcurl yaml-0.1) -lm -lpthread -o attn_lab
  *   attn_lab TYPE HEADS KV_HEADS DIM CONTEXT SEQS NEW [THREADS [REPEATS [ISA]]]
  *
- * NEW tokens of each of SEQS sequences attend to CONTEXT tokens before them.  Decode (NEW = 1) prints GB/s of KV bytes read once,
- * prefill GFLOP/s of unmasked work.  ATTN_LAB_ORDERED: pages in order, not permuted.  ATTN_LAB_WARM: one layer, no probe.  Tenth percentile (median) over the repeats, each after a slice of the probe. */
+ * NEW tokens of each of SEQS sequences attend to CONTEXT tokens before them.  Prints GB/s of KV bytes read once and GFLOP/s of
+ * unmasked work: the tenth percentile (median) over the repeats, each one layer after a slice of the probe.
+ * ATTN_LAB_ORDERED: pages in order, not permuted.  ATTN_LAB_WARM: one layer in cache, no probe.
+ *
+ * Zen 5, 2 cores, bf16 dot 536 and f32 268 GFLOP/s a core, pages permuted, 32/8 heads of 64, median:
+ *   decode 8k x4, 2 threads   bf16 1827 us 36.7 GB/s (78 % of the probe)  i8 1078 us (67 %)  f8 943 us (71 %)
+ *   decode, 1 thread          bf16 16k x1 27.8 GB/s (64 %), in order 28.7 (68 %); 32/32 heads 33.0 (78 %); f32 29.3 (70 %)
+ *   prefill 64 at 8k, 2 threads  bf16 657 GFLOP/s (61 %), d128 683 (64 %), i8 514, f32 375 (70 %); 512 at 0: bf16 587
+ *   one core alone reads 43 GB/s, so there its compute and its waiting add up; in cache a partition of one KV head
+ *   (64 KiB, 4 rows) takes 0.9 us against 1.5 us for reading it at that rate
+ * Tried, decode 8k x4, 1 thread, GB/s:
+ *   head by head, the next partition's slabs fetched at the same offset     23.8
+ *   touching the partition after next, for its address translations          no gain
+ *   heads side by side, the next head's slabs fetched                       24.2
+ *   ... the next partition's slabs in memory order, 4 heads together        24.5;  8 heads 26.5;  into L1 instead of L2 27.5
+ *   8-bit: whole pages widened to scratch i8 9.8 f8 10.5;  widened in registers i8 22.7 f8 24.7
+ * Tried, prefill: exp2 by addition instead of vreduceps and vscalefps, degree 3 for bf16: +4 %.  24 rows instead of 6 sharing K and
+ * V from L1: -2 %, left out. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
