@@ -268,7 +268,7 @@ enum { HIDDEN = 32, FFN = 32, VOCAB = 8 };
 struct change {
     const char *skip, *misshapen, *extra, *type_of;   /* tensors by name */
     uint32_t type;
-    bool untied;
+    bool untied, vocabulary;
     int part, parts;        /* of a split file: this part of so many */
 };
 
@@ -299,6 +299,18 @@ static void write_model(const struct folder *f, const char *file, const struct c
         gb_u32(&g, "llama.feed_forward_length", FFN);
         gb_u32(&g, "llama.attention.head_count", 2);
         gb_f32(&g, "llama.attention.layer_norm_rms_epsilon", 1e-5f);
+    }
+    if (c->vocabulary) {
+        static const char *const tokens[VOCAB] = { "<unk>", "<s>", "</s>", "<0x41>", "\xe2\x96\x81", "a", "b", "ab" };
+        static const int types[VOCAB] = { 2, 3, 3, 6, 1, 1, 1, 1 };
+        gb_str(&g, "tokenizer.ggml.model", "llama");
+        gb_str(&g, "tokenizer.chat_template", "{{ bos_token }}");
+        gb_array(&g, "tokenizer.ggml.tokens", GGUF_STRING, VOCAB);
+        for (int i = 0; i < VOCAB; i++)
+            gb_text(&g.kv, tokens[i], strlen(tokens[i]));
+        gb_array(&g, "tokenizer.ggml.token_type", GGUF_I32, VOCAB);
+        for (int i = 0; i < VOCAB; i++)
+            gb_int(&g.kv, (uint64_t)types[i], 4);
     }
     if (c->parts) {
         gb_u32(&g, "split.no", (uint32_t)c->part);
@@ -390,6 +402,30 @@ static void test_models(void **state)
     expect(&(struct change){ .misshapen = "blk.0.attn_norm.weight" }, "has shape [33], expected [32]");
     expect(&(struct change){ .extra = "blk.0.something.weight" }, "tensor blk.0.something.weight is not part of architecture");
     expect(&(struct change){ .type_of = "blk.0.attn_norm.weight", .type = 8 }, "tensor blk.0.attn_norm.weight is of type Q8_0");
+}
+
+/* Each allocation in turn fails, once. */
+static void test_open_no_memory(void **state)
+{
+    (void)state;
+    struct folder f;
+    folder_make(&f);
+    write_model(&f, "m.gguf", &(struct change){ .vocabulary = true });
+    char *path = file_join(f.dir, "m.gguf");
+    for (long n = 1;; n++) {
+        struct model *m;
+        struct err e = { 0 };
+        mem_fault_after(n);
+        bool ok = model_open(&m, path, NULL, &e) && take_all(m, &e), fired = mem_fault_fired();
+        mem_fault_after(0);
+        model_close(&m);
+        if (!ok && (e.code != ERR_NOMEM || !fired))
+            fail_msg("allocation %ld: %s", n, e.msg);
+        if (!fired)
+            break;
+    }
+    mem_free(path);
+    folder_remove(&f);
 }
 
 /* A folder with a GGUF model and no config.json. */
@@ -494,6 +530,7 @@ int main(void)
         cmocka_unit_test(test_hostile_tensors),
         cmocka_unit_test(test_models),
         cmocka_unit_test(test_split),
+        cmocka_unit_test(test_open_no_memory),
         cmocka_unit_test(test_metadata),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
