@@ -9,7 +9,7 @@
 enum { MAX_VALUES = 1 << 16, MAX_NAME = 200 };
 
 /* What is done to weights. */
-enum { PERMUTE = 1, PLUS_ONE = 2, UNGROUP = 4, POST_NORMS = 8, CONV = 16 };
+enum { PERMUTE = 1, PLUS_ONE = 2, UNGROUP = 4, POST_NORMS = 8, CONV = 16, SINGLE_EXPERTS = 32 };
 
 struct source {
     const char *folder, *arch;
@@ -23,6 +23,7 @@ static const struct source SOURCES[] = {
     { "llama-yarn", "llama", PERMUTE, NULL },
     { "mistral", "llama", PERMUTE, NULL },
     { "mixtral", "llama", PERMUTE, NULL },
+    { "mixtral", "llama", PERMUTE | SINGLE_EXPERTS, NULL },
     { "qwen2", "qwen2", 0, "{\"use_sliding_window\":false}" },
     { "qwen3", "qwen3", 0, NULL },
     { "qwen2_moe", "qwen2moe", 0, NULL },
@@ -221,9 +222,13 @@ static void convert_experts(struct convert *c, int layer, const char *pattern, c
         dims[1] = t->dims[0];
         dims[2] = t->dims[1];
         values_of(t, v + dims[0] * dims[1] * dims[2]);
+        if (c->s->flags & SINGLE_EXPERTS) {
+            snprintf(name, sizeof name, "blk.%d.%s.%d.weight", layer, to, (int)dims[0]);
+            add(c, name, 2, dims + 1, v + dims[0] * dims[1] * dims[2]);
+        }
     }
     snprintf(name, sizeof name, "blk.%d.%s_exps.weight", layer, to);
-    if (dims[0])
+    if (dims[0] && !(c->s->flags & SINGLE_EXPERTS))
         add(c, name, 3, dims, v);
 }
 
