@@ -288,6 +288,26 @@ bool model_linear_is_quantized(const struct model *m, enum arch_linear slot, int
     return false;
 }
 
+bool model_linear_integers(const struct model *m, enum arch_linear slot, int layer, int index, int *bits, int64_t *group)
+{
+    struct model_linear l;
+    bool all = m->ck && model_get_linear(m, slot, layer, index, &l, NULL);
+    *bits = 0;
+    *group = INT64_MAX;
+    for (int p = 0; all && p < l.n_parts; p++) {
+        const struct tensor_quant *q = l.parts[p].quant;
+        if (!q) {
+            model_linear_free(&l);
+            return false;
+        }
+        *bits = q->bits > *bits ? q->bits : *bits;
+        *group = q->group < *group ? q->group : *group;
+    }
+    if (all)
+        model_linear_free(&l);
+    return all;
+}
+
 /* ---- vectors ---- */
 
 static bool is_bias(enum arch_vector slot)

@@ -90,11 +90,17 @@ static void check_values(const char *dir, const char *model)
                 assert_int_equal(l.parts[p].quant == NULL, rotated || table);
                 assert_int_equal(model_linear_dtype(m, slots[s].slot, 0, 0), DT_F32);
                 assert_true(model_linear_is_quantized(m, slots[s].slot, 0, 0));
+                int bits;
+                int64_t group;
+                assert_int_equal(model_linear_integers(m, slots[s].slot, 0, 0, &bits, &group), !(rotated || table));
+                if (l.parts[p].quant)
+                    assert_true(bits == l.parts[p].quant->bits && group == l.parts[p].quant->group);
             }
         }
         model_linear_free(&l);
     }
     assert_false(model_linear_is_quantized(m, ARCH_LIN_EMBED, 0, 0));
+    assert_false(model_linear_integers(m, ARCH_LIN_EMBED, 0, 0, &(int){ 0 }, &(int64_t){ 0 }));
     model_close(&m);
     json_decref(crc);
 }
