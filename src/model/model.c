@@ -7,6 +7,18 @@
 
 #define BUILTIN_NAME "quire-builtin"
 
+/* There is no config.json in a GGUF file: say so where a message speaks of one. */
+static bool in_words_of_gguf(const struct model *m, struct err *e)
+{
+    static const char config[] = "config.json: ";
+    size_t n = sizeof config - 1;
+    if (m->gguf && e && strncmp(e->msg, config, n) == 0) {
+        memmove(e->msg, e->msg + n, strlen(e->msg + n) + 1);
+        err_prefix(e, "%s: metadata, in the words of a config.json", m->gguf->files[0].name);
+    }
+    return false;
+}
+
 static bool read_config(struct model *m, struct err *e)
 {
     size_t len;
@@ -19,7 +31,7 @@ static bool read_config(struct model *m, struct err *e)
         return err_prefix(e, "config.json");
     bool ok = arch_from_config(&m->arch, config, e) && (m->gguf || quant_config_read(&m->quant, config, &m->files, e));
     json_decref(config);
-    return ok && (!m->gguf || gguf_adapt_arch(m->gguf, &m->arch, e));
+    return ok ? !m->gguf || gguf_adapt_arch(m->gguf, &m->arch, e) : in_words_of_gguf(m, e);
 }
 
 static enum dtype config_dtype(const struct arch *a)

@@ -509,6 +509,11 @@ static void test_metadata(void **state)
     gb_int(&g.kv, 8, 4);
     expect_metadata(&g, "llama.attention.head_count differs between layers");
     gb_str(&g, "general.architecture", "llama");
+    gb_u32(&g, "llama.embedding_length", 64);
+    gb_u32(&g, "llama.block_count", 0);
+    gb_u32(&g, "llama.attention.head_count", 4);
+    expect_metadata(&g, "m.gguf: metadata, in the words of a config.json: 'num_hidden_layers' must be from 1");
+    gb_str(&g, "general.architecture", "llama");
     gb_str(&g, "tokenizer.ggml.model", "bert");
     expect_metadata(&g, "tokenizer.ggml.model \"bert\" is not supported");
     gb_str(&g, "general.architecture", "llama");
