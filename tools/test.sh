@@ -127,13 +127,9 @@ else
     note "release build"
     suite release
     [ -x tools/symbols.sh ] && check "exported symbols carry their module's prefix" tools/symbols.sh build/libquire.a
-    if [ -f tests/e2e/run.sh ]; then
-        note "end to end"
-        for script in tests/e2e/*.test.sh; do
-            [ -f "$script" ] && check "e2e $(basename "$script" .test.sh)" bash "$script"
-        done
-        check "e2e node clients" bash tests/e2e/run.sh
-    fi
+    check "docs/OPTIONS.md says what --help says" tools/options.sh --check
+    note "end to end"
+    check "clients against a server, batches" bash tests/e2e/run.sh
     if [ "$what" = all ]; then
         note "address and undefined behaviour sanitizers"
         ASAN_OPTIONS=detect_leaks=1 suite asan

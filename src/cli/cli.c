@@ -211,9 +211,19 @@ static void print_default(const struct cli_opt *o)
         if (*(const char **)o->out)
             printf(" [%s]", *(const char **)o->out);
         break;
-    case CLI_INT: printf(" [%d]", *(int32_t *)o->out); break;
-    case CLI_I64: printf(" [%lld]", (long long)*(int64_t *)o->out); break;
-    case CLI_F64: printf(" [%g]", *(double *)o->out); break;
+    /* The least integer and NaN stand for "not given": the help text says what holds then. */
+    case CLI_INT:
+        if (*(int32_t *)o->out != INT32_MIN)
+            printf(" [%d]", *(int32_t *)o->out);
+        break;
+    case CLI_I64:
+        if (*(int64_t *)o->out != INT64_MIN)
+            printf(" [%lld]", (long long)*(int64_t *)o->out);
+        break;
+    case CLI_F64:
+        if (*(double *)o->out == *(double *)o->out)
+            printf(" [%g]", *(double *)o->out);
+        break;
     case CLI_FLAG:
         if (*(bool *)o->out)
             printf(" [on]");
