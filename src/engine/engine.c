@@ -35,8 +35,23 @@ static bool parse_dtype(const char *flag, const char *name, enum fwd_dtype *out,
     return err_set(e, ERR_INVALID, "%s '%s' is not auto, f32, f16 or bf16", flag, name);
 }
 
+/* KV pages may have fewer bits than weights that are computed with. */
+static bool parse_kv_dtype(const char *name, enum fwd_dtype *out, struct err *e)
+{
+    static const struct { const char *name; enum fwd_dtype type; } kv_only[] = {
+        {"int8", FWD_DTYPE_INT8}, {"fp8", FWD_DTYPE_FP8}, {"fp8_e4m3", FWD_DTYPE_FP8},
+    };
+    for (size_t i = 0; name && i < sizeof kv_only / sizeof kv_only[0]; i++)
+        if (strcmp(name, kv_only[i].name) == 0)
+            return *out = kv_only[i].type, true;
+    return parse_dtype("kv-cache-dtype", name, out, NULL) ||
+           err_set(e, ERR_INVALID, "kv-cache-dtype '%s' is not auto, f32, f16, bf16, int8 or fp8", name);
+}
+
 static const char *dtype_text(enum fwd_dtype t, const struct model *m)
 {
+    if (t == FWD_DTYPE_INT8 || t == FWD_DTYPE_FP8)
+        return t == FWD_DTYPE_INT8 ? "int8" : "fp8";
     enum dtype stored = model_dtype(m);
     if (t == FWD_DTYPE_AUTO)
         t = stored == DT_F16 ? FWD_DTYPE_F16 : stored == DT_BF16 ? FWD_DTYPE_BF16 : FWD_DTYPE_F32;
@@ -207,7 +222,8 @@ static bool open_all(struct engine *eng, struct err *e)
         return err_set(e, ERR_INVALID, "load-format '%s' is neither auto nor dummy", o->load_format);
     struct model_opts mo = {.load_format = dummy ? MODEL_LOAD_DUMMY : MODEL_LOAD_AUTO, .dummy_seed = o->seed};
     struct dev_opts dv = {.name = o->device, .n_threads = o->n_threads, .isa = o->isa};
-    if (!parse_dtype("dtype", o->dtype, &f.dtype, e) || !parse_dtype("kv-cache-dtype", o->kv_cache_dtype, &f.kv_dtype, e) ||
+    if (!parse_dtype("dtype", o->dtype, &f.dtype, e) || !parse_kv_dtype(o->kv_cache_dtype, &f.kv_dtype, e) ||
+        !fwd_quant_parse(o->quantization, &f.quant, e) ||
         !model_open(&eng->model, o->model, &mo, e) || !open_tokenizer(eng, e) || !dev_open(&eng->dev, &dv, e) || !set_limits(eng, e) ||
         !plan_pages(eng, &f, e))
         return false;

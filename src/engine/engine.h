@@ -24,7 +24,8 @@ struct engine_opts {
     const char *model;            /* folder, or NULL: built-in */
     const char *load_format;      /* "auto", "dummy" */
     const char *dtype;            /* "auto", "f32"/"float32"/"float", "f16"/"float16"/"half", "bf16"/"bfloat16" */
-    const char *kv_cache_dtype;   /* "auto", "f32", "f16", "bf16" */
+    const char *kv_cache_dtype;   /* "auto", "f32", "f16", "bf16", "int8", "fp8" */
+    const char *quantization;     /* weights: NULL or "none", one format, or a list by kind (fwd_quant_parse) */
     const char *device;           /* NULL or "cpu" */
     const char *isa;              /* NULL: best */
     int n_threads;                /* 0: all allowed cores */

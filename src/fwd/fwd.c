@@ -86,7 +86,7 @@ static bool pack_linear(struct fwd *f, const struct model *m, enum arch_linear s
     if (!model_get_linear(m, slot, layer, index, &l, e))
         return false;
     struct dev_weight_spec spec = {
-        .format = fwd_weight_format(m, p->o->dtype, slot, layer, index), .parts = l.parts, .n_parts = l.n_parts, .bias = l.bias,
+        .format = fwd_weight_format(m, p->o, slot, layer, index), .parts = l.parts, .n_parts = l.n_parts, .bias = l.bias,
         .gated = gate_up && !plain,
     };
     char name[40];
@@ -216,15 +216,14 @@ static void verify_entry(void *ctx, int64_t i, int member)
         atomic_store(&v->bad, true);
 }
 
-/* Everything the packed bytes depend on. */
-static uint64_t packed_key(const struct fwd *f, const struct model *m, const struct fwd_opts *o)
+/* The formats of all slots in one number. */
+static uint64_t formats_key(const struct fwd *f, const struct model *m, const struct fwd_opts *o)
 {
-    const char *layout = dev_weight_layout(f->d);
-    uint64_t key = hash_mix(model_identity(m), hash_bytes(layout, strlen(layout), 0));
+    uint64_t key = 0;
     for (int l = 0; l < f->arch.n_layers; l++)
         for (int s = 0; s < ARCH_LIN_COUNT; s++)
             for (int i = 0; i < arch_linear_count(&f->arch, (enum arch_linear)s, l); i++)
-                key = hash_mix(key, (uint64_t)fwd_weight_format(m, o->dtype, (enum arch_linear)s, l, i));
+                key = hash_mix(key, (uint64_t)fwd_weight_format(m, o, (enum arch_linear)s, l, i));
     return key;
 }
 
@@ -235,9 +234,10 @@ static void open_packed(struct fwd *f, const struct model *m, const struct fwd_o
     snprintf(f->packed_state, sizeof f->packed_state, "off");
     if (!o->packed_dir || p->total < (int64_t)o->packed_min_bytes || !dev_caps(f->d)->host_memory || model_identity(m) == 0)
         return;
-    uint64_t key = packed_key(f, m, o);
-    char layout[64];
-    snprintf(layout, sizeof layout, "%s %d", dev_weight_layout(f->d), (int)o->dtype);
+    /* The file's name says model, layout and formats; its key also which state of the checkpoint it was made from. */
+    uint64_t formats = formats_key(f, m, o), key = hash_mix(model_identity(m), formats);
+    char layout[80];
+    snprintf(layout, sizeof layout, "%.48s %016llx", dev_weight_layout(f->d), (unsigned long long)formats);
     char *path = packed_path(o->packed_dir, model_path(m), layout);
     if (path && packed_open(&f->packed, path, key, &e)) {
         struct verify v = { .packed = f->packed };

@@ -13,11 +13,25 @@
 
 struct fwd;
 
-enum fwd_dtype { FWD_DTYPE_AUTO, FWD_DTYPE_F32, FWD_DTYPE_F16, FWD_DTYPE_BF16 };
+enum fwd_dtype {
+    FWD_DTYPE_AUTO, FWD_DTYPE_F32, FWD_DTYPE_F16, FWD_DTYPE_BF16,
+    FWD_DTYPE_INT8, FWD_DTYPE_FP8      /* of KV pages only */
+};
+
+/* Formats of weights by kind of linear; kinds that are not set follow dtype.  The head's goes for a tied embedding too. */
+enum fwd_kind { FWD_KIND_ATTN, FWD_KIND_FFN, FWD_KIND_HEAD, FWD_KIND_COUNT };
+struct fwd_quant {
+    bool set[FWD_KIND_COUNT];
+    enum dev_format format[FWD_KIND_COUNT];
+};
+/* "none" or NULL; one format for all ("int8", "int4-g128", ...; with 4 bits the head gets int8-g32); or a list of kinds as
+ * "attn=bf16,ffn=int8,head=bf16".  ERR_INVALID names what is not known. */
+bool fwd_quant_parse(const char *text, struct fwd_quant *out, struct err *e);
 
 struct fwd_opts {
     enum fwd_dtype dtype;          /* AUTO: as stored */
     enum fwd_dtype kv_dtype;       /* AUTO: as dtype */
+    struct fwd_quant quant;
     int32_t max_tokens;            /* rows of the largest step */
     int32_t max_seqs;
     int32_t max_logits;            /* rows of logits of the largest step */

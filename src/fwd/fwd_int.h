@@ -47,7 +47,9 @@ struct fwd {
 };
 
 /* How a choice of dtype turns out. */
-enum dev_format fwd_weight_format(const struct model *m, enum fwd_dtype choice, enum arch_linear slot, int layer, int index);
+enum dev_format fwd_weight_format(const struct model *m, const struct fwd_opts *o, enum arch_linear slot, int layer, int index);
+/* The format that q chooses for a slot; false: none. */
+bool fwd_quant_format(const struct fwd_quant *q, const struct arch *a, enum arch_linear slot, enum dev_format *out);
 enum dev_kv_type fwd_kv_type(const struct model *m, const struct fwd_opts *o);
 /* Sets the pointers of ws into base (NULL: counts only) and returns the bytes; 0 when they cannot be counted. */
 /* Experts of a mixture, the shared one included. */

@@ -7,16 +7,19 @@ static enum dev_format format_of_dtype(enum dtype t)
     return t == DT_F16 ? DEV_FMT_F16 : t == DT_BF16 ? DEV_FMT_BF16 : DEV_FMT_F32;
 }
 
-enum dev_format fwd_weight_format(const struct model *m, enum fwd_dtype choice, enum arch_linear slot, int layer, int index)
+enum dev_format fwd_weight_format(const struct model *m, const struct fwd_opts *o, enum arch_linear slot, int layer, int index)
 {
+    enum dev_format chosen;
     /* A rounded router would send tokens to other experts; it is small. */
     if (slot == ARCH_LIN_ROUTER)
         return DEV_FMT_F32;
-    switch (choice) {
+    if (fwd_quant_format(&o->quant, model_arch(m), slot, &chosen))
+        return chosen;
+    switch (o->dtype) {
     case FWD_DTYPE_F32: return DEV_FMT_F32;
     case FWD_DTYPE_F16: return DEV_FMT_F16;
     case FWD_DTYPE_BF16: return DEV_FMT_BF16;
-    case FWD_DTYPE_AUTO: break;
+    case FWD_DTYPE_AUTO: case FWD_DTYPE_INT8: case FWD_DTYPE_FP8: break;
     }
     /* What is stored in a few bits would take F32 to be held exactly.  F16 rounds it by a fraction of the steps it was made in. */
     if (model_linear_is_quantized(m, slot, layer, index))
@@ -31,6 +34,8 @@ enum dev_kv_type fwd_kv_type(const struct model *m, const struct fwd_opts *o)
     case FWD_DTYPE_F32: return DEV_KV_F32;
     case FWD_DTYPE_F16: return DEV_KV_F16;
     case FWD_DTYPE_BF16: return DEV_KV_BF16;
+    case FWD_DTYPE_INT8: return DEV_KV_I8;
+    case FWD_DTYPE_FP8: return DEV_KV_F8;
     case FWD_DTYPE_AUTO: break;
     }
     enum dtype t = model_dtype(m);
@@ -107,7 +112,7 @@ static bool add_linear(struct fwd_plan *p, const struct model *m, const struct f
     for (int i = 0; i < arch_linear_count(a, slot, layer); i++) {
         size_t bytes = slot == ARCH_LIN_POSITIONS
             ? (size_t)n_out * (size_t)cols * sizeof(float)
-            : dev_weight_bytes(fwd_weight_format(m, o->dtype, slot, layer, i), n_out, cols, a->linear[slot].bias);
+            : dev_weight_bytes(fwd_weight_format(m, o, slot, layer, i), n_out, cols, a->linear[slot].bias);
         if (!bytes || !mem_add(p->weight_bytes, bytes, &p->weight_bytes))
             return false;
     }

@@ -182,6 +182,8 @@ static void check_pages(struct engine *eng)
     assert_int_equal(m.blocks_free + m.blocks_cached, m.blocks_total);
 }
 
+static const char *quantization, *kv_dtype = "auto";
+
 static struct engine *open_engine(int threads, int32_t blocks, int32_t batched, bool prefix, const char *dtype)
 {
     struct engine_opts o;
@@ -192,6 +194,8 @@ static struct engine *open_engine(int threads, int32_t blocks, int32_t batched, 
     o.load_format = "dummy";
     o.seed = 1234;
     o.dtype = dtype;
+    o.quantization = quantization;
+    o.kv_cache_dtype = kv_dtype;
     o.n_threads = threads;
     o.max_num_seqs = 16;
     o.max_num_batched_tokens = batched;
@@ -264,6 +268,19 @@ static void test_dynamic_rope(void **state)
     run_workload(",\"rope_scaling\":{\"rope_type\":\"dynamic\",\"factor\":4.0},\"max_position_embeddings\":128", "f32", 5, 40);
 }
 
+static void run_quantized(const char *weights, const char *kv, uint64_t seed)
+{
+    quantization = weights;
+    kv_dtype = kv;
+    run_workload("", "bf16", seed, 25);
+    quantization = NULL;
+    kv_dtype = "auto";
+}
+
+static void test_int8(void **state) { (void)state; run_quantized("int8", "int8", 6); }
+static void test_int4(void **state) { (void)state; run_quantized("int4", "fp8", 7); }
+static void test_mixed(void **state) { (void)state; run_quantized("attn=fp8,ffn=int8-g16,head=bf16", "f32", 8); }
+
 /* ---- refusals and ends ---- */
 
 static void test_refusals(void **state)
@@ -333,7 +350,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_f32), cmocka_unit_test(test_bf16), cmocka_unit_test(test_f16), cmocka_unit_test(test_window),
-        cmocka_unit_test(test_dynamic_rope), cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_dynamic_rope), cmocka_unit_test(test_int8), cmocka_unit_test(test_int4), cmocka_unit_test(test_mixed),
+        cmocka_unit_test(test_refusals),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
