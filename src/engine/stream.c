@@ -103,11 +103,6 @@ void stream_touch(struct engine_stream *st)
     st->eng->touched = st;
 }
 
-static bool is_last(const struct engine_event *ev)
-{
-    return ev->type == ENGINE_EV_DONE || ev->type == ENGINE_EV_ERROR;
-}
-
 void stream_emit(struct engine_stream *st, struct choice *c, const struct engine_event *ev)
 {
     const struct engine_info *info = &st->eng->info;
@@ -116,9 +111,8 @@ void stream_emit(struct engine_stream *st, struct choice *c, const struct engine
         return;
     }
     pthread_mutex_lock(&st->lock);
-    if (!st->reader_closed && !evq_push(&st->events, ev, info->vocab_size, info->hidden_size) && is_last(ev)) {
-        /* Even without memory the reader must learn that it is over: evq.failed says so. */
-    }
+    if (!st->reader_closed)
+        evq_push(&st->events, ev, info->vocab_size, info->hidden_size); /* without memory the queue's failed flag tells the reader */
     pthread_mutex_unlock(&st->lock);
     stream_touch(st);
 }
