@@ -113,5 +113,6 @@ int cmd_devices(int argc, char **argv);
 int cmd_bench(int argc, char **argv);
 int cmd_bench_serve(int argc, char **argv);
 int cmd_bench_context(int argc, char **argv);
+int cmd_bench_kernels(int argc, char **argv);
 
 #endif

@@ -1,4 +1,4 @@
-/* quire bench latency | throughput: what an engine does on this machine; serve and context have files of their own. */
+/* quire bench latency | throughput: what an engine does on this machine; the others have files of their own. */
 #include <stdio.h>
 #include <string.h>
 #include "base/json.h"
@@ -141,6 +141,7 @@ static const struct { const char *name, *what; int (*run)(int argc, char **argv)
     {"throughput", "many requests at once", cmd_throughput},
     {"serve", "many clients against an OpenAI-compatible server", cmd_bench_serve},
     {"context", "a server's speed as the prompt grows to the end of its context", cmd_bench_context},
+    {"kernels", "each kernel against this machine's measured limits", cmd_bench_kernels},
 };
 
 int cmd_bench(int argc, char **argv)

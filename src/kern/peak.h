@@ -2,7 +2,8 @@
  * Timed, they are the ceilings that kernels are compared with (bench/probe.h).
  *
  * Reading is one stream of the widest loads with a short prefetch: on the machines tried more streams, longer distances or
- * other hints read no faster (bench/lab/read_lab.c).  The arithmetic loops run enough independent chains to hide latency. */
+ * other hints read no faster (bench/lab/read_lab.c).  The arithmetic loops run enough independent chains to
+ * hide latency; the chains begin differently, or a compiler would make them one. */
 #ifndef QUIRE_KERN_PEAK_H
 #define QUIRE_KERN_PEAK_H
 

@@ -30,7 +30,7 @@ float kern_peak_f32_avx2(int64_t rounds)
     __m256 acc[CHAINS], x = _mm256_set1_ps(1e-9f);
     float lanes[8];
     for (int i = 0; i < CHAINS; i++)
-        acc[i] = _mm256_setzero_ps();
+        acc[i] = _mm256_set1_ps((float)i * 1e-3f);
     for (int64_t r = 0; r < rounds; r++) {
 #pragma GCC unroll 12
         for (int i = 0; i < CHAINS; i++)
@@ -48,7 +48,7 @@ float kern_peak_int8_avx2(int64_t rounds)
     __m256i acc[CHAINS], x = _mm256_set1_epi16(1);
     int32_t lanes[8];
     for (int i = 0; i < CHAINS; i++)
-        acc[i] = _mm256_setzero_si256();
+        acc[i] = _mm256_set1_epi32(i);
     for (int64_t r = 0; r < rounds; r++) {
 #pragma GCC unroll 12
         for (int i = 0; i < CHAINS; i++) {

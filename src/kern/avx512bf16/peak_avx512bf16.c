@@ -7,9 +7,9 @@ enum { CHAINS = 16 };
 float kern_peak_bf16_avx512bf16(int64_t rounds)
 {
     __m512 acc[CHAINS];
-    __m512bh x = (__m512bh)_mm512_set1_epi16(0x3080);   /* 2^-30 */
+    __m512bh x = (__m512bh)_mm512_set1_epi16(0x3f80);   /* 1 */
     for (int i = 0; i < CHAINS; i++)
-        acc[i] = _mm512_setzero_ps();
+        acc[i] = _mm512_set1_ps((float)i);
     for (int64_t r = 0; r < rounds; r++) {
 #pragma GCC unroll 16
         for (int i = 0; i < CHAINS; i++)

@@ -8,7 +8,7 @@ float kern_peak_int8_avx512vnni(int64_t rounds)
 {
     __m512i acc[CHAINS], x = _mm512_set1_epi8(1);
     for (int i = 0; i < CHAINS; i++)
-        acc[i] = _mm512_setzero_si512();
+        acc[i] = _mm512_set1_epi32(i);
     for (int64_t r = 0; r < rounds; r++) {
 #pragma GCC unroll 16
         for (int i = 0; i < CHAINS; i++)
