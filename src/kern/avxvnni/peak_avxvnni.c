@@ -7,7 +7,7 @@ enum { CHAINS = 12 };
 /* Around the intrinsic gcc 12 copies and spills the sums, and loses two fifths of the rate. */
 static inline __m256i dot(__m256i sum, __m256i x)
 {
-    __asm__("{vex} vpdpbusd %1, %1, %0" : "+x"(sum) : "x"(x));
+    __asm__("%{vex%} vpdpbusd %1, %1, %0" : "+x"(sum) : "x"(x));
     return sum;
 }
 
