@@ -222,13 +222,13 @@ def int8_rows(d, N, K):
 
 # ---- models ----
 
-def compressed(fmt, weights, ignore, **more):
+def compressed(fmt, weights, ignore, inputs=None, **more):
     return {"quant_method": "compressed-tensors", "format": fmt, "ignore": ignore, "quantization_status": "compressed",
-            "config_groups": {"group_0": {"targets": ["Linear"], "weights": weights, "input_activations": None, "output_activations": None}}, **more}
+            "config_groups": {"group_0": {"targets": ["Linear"], "weights": weights, "input_activations": inputs, "output_activations": None}}, **more}
 
 
 def weights(bits, kind="int", strategy="channel", group=None, **more):
-    return {"num_bits": bits, "type": kind, "symmetric": True, "strategy": strategy, "group_size": group, "dynamic": False, **more}
+    return {"num_bits": bits, "type": kind, "symmetric": True, "strategy": strategy, "group_size": group, **{"dynamic": False, **more}}
 
 
 def gptq_config(bits, group, **more):
@@ -249,7 +249,7 @@ MODELS = {
     "ct-int4-actorder": (ct_packed(4, 16, True, True), compressed("pack-quantized", weights(4, strategy="group", group=16, actorder="group"), ["lm_head"]),
                          "config.json", []),
     "ct-int8-packed": (ct_packed(8, -1, True), compressed("pack-quantized", weights(8), ["lm_head", "re:.*down_proj"]), "config.json", ["mlp.down_proj"]),
-    "ct-w8a8": (ct_int8("channel"), compressed("int-quantized", weights(8), ["lm_head"]), "config.json", []),
+    "ct-w8a8": (ct_int8("channel"), compressed("int-quantized", weights(8), ["lm_head"], inputs=weights(8, strategy="token", dynamic=True)), "config.json", []),
     "ct-w8a8-tensor-asym": (ct_int8("tensor", False, True), compressed("int-quantized", weights(8, strategy="tensor", symmetric=False), ["lm_head"]),
                             "config.json", []),
     "ct-fp8": (fp8(rows=True), compressed("float-quantized", weights(8, "float"), ["lm_head"]), "config.json", []),

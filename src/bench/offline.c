@@ -31,7 +31,8 @@ static double median(double *v, int n)
 static json_t *config_json(const struct engine *eng)
 {
     const struct engine_info *i = engine_info(eng);
-    return json_pack("{s:s,s:s,s:s,s:s,s:s,s:i,s:i,s:i,s:i,s:I}", "model", i->model_name, "architecture", i->architecture, "dtype", i->dtype,
+    return json_pack("{s:s,s:s,s:s,s:s,s:s,s:s,s:i,s:i,s:i,s:i,s:I}", "model", i->model_name, "architecture", i->architecture, "dtype", i->dtype,
+                     "weight_formats", i->weight_formats,
                      "kv_dtype", i->kv_dtype, "isa", i->isa, "threads", i->n_threads, "max_model_len", i->max_model_len, "max_num_seqs",
                      i->max_num_seqs, "max_num_batched_tokens", i->max_num_batched_tokens, "params", (json_int_t)i->n_params);
 }

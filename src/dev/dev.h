@@ -21,6 +21,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include "base/err.h"
+#include "tensor/quant.h"
 #include "tensor/tensor.h"
 
 enum { DEV_BLOCK_TOKENS = 32, DEV_PARTITION = 256 };
@@ -73,8 +74,15 @@ const char *dev_format_name(enum dev_format f);
 bool dev_format_parse(const char *name, enum dev_format *out);
 bool dev_format_searches(enum dev_format f);                  /* 4 bits: packing makes use of dev_weight_spec.importance */
 
+/* The format that holds what q says of rows of n_cols: codes as they are, scales and minima rounded to the format's type (f16; f32 for int8 and
+ * fp8).  False: there is none, and only values can be packed. */
+bool dev_format_of_codes(const struct tensor_quant *q, int64_t n_cols, enum dev_format *out);
+
 struct dev_weight_spec {
     enum dev_format format;
+    /* All parts' codes are packed, instead of their values: each part has a quant for which dev_format_of_codes said this format, and columns are in
+     * groups in the same way. */
+    bool codes;
     /* The matrix is these stacked along output rows (n_out = sum of n_rows); all have the same n_cols (= K). */
     const struct tensor_rows *parts;
     int n_parts;
@@ -96,11 +104,12 @@ const void *dev_weight_image(const struct dev_weight *w, size_t *bytes);
 /* Names the packed layout of this device, its version included. */
 const char *dev_weight_layout(const struct dev *d);
 /* A weight over packed bytes that stay where they are: image is borrowed until dev_weight_free and 64-byte aligned.
- * ERR_FORMAT when the size does not fit the shape. */
-struct dev_weight_shape { enum dev_format format; int64_t n_out, k; bool bias, gated; };
+ * ordered: packed from codes with column_groups.  ERR_FORMAT when the size does not fit the shape. */
+struct dev_weight_shape { enum dev_format format; int64_t n_out, k; bool bias, gated, ordered; };
 bool dev_weight_from_image(struct dev *d, struct dev_weight **out, const struct dev_weight_shape *s, const void *image, size_t bytes, struct err *e);
 /* Bytes dev_weight_pack will take for this shape, for planning. */
 size_t dev_weight_bytes(enum dev_format format, int64_t n_out, int64_t k, bool bias);
+size_t dev_weight_shape_bytes(const struct dev_weight_shape *s);
 
 /* ---- KV pages ---- */
 /* I8: a scale for each head and token; F8: E4M3 without scale, |x| <= 448. */

@@ -207,8 +207,11 @@ static bool open_fwd(struct engine *eng, struct fwd_opts *f, struct err *e)
     f->packed_dir = !choice ? dir : strcmp(choice, "off") == 0 ? NULL : choice;
     f->packed_min_bytes = choice ? 0 : PACKED_MIN_BYTES;
     bool ok = fwd_open(&eng->fwd, eng->dev, eng->model, f, e);
-    if (ok)
+    if (ok) {
         log_info(eng->opts.log, "engine", "packed weights: %s", fwd_packed_state(eng->fwd));
+        log_info(eng->opts.log, "engine", "weight formats: %s", fwd_formats(eng->fwd));
+        eng->info.weight_formats = fwd_formats(eng->fwd);
+    }
     mem_free(dir);
     return ok;
 }

@@ -25,7 +25,7 @@ struct engine_opts {
     const char *load_format;      /* "auto", "dummy" */
     const char *dtype;            /* "auto", "f32"/"float32"/"float", "f16"/"float16"/"half", "bf16"/"bfloat16" */
     const char *kv_cache_dtype;   /* "auto", "f32", "f16", "bf16", "int8", "fp8" */
-    const char *quantization;     /* weights: NULL or "none", one format, or a list by kind (fwd_quant_parse) */
+    const char *quantization;     /* weights: NULL or "auto", "none", one format, or a list by kind (fwd_quant_parse) */
     const char *device;           /* NULL or "cpu" */
     const char *isa;              /* NULL: best */
     int n_threads;                /* 0: all allowed cores */
@@ -56,6 +56,7 @@ void engine_close(struct engine **eng);
 struct engine_info {
     const char *model_name;       /* folder name or "quire-builtin" */
     const char *architecture, *dtype, *kv_dtype, *device, *isa;
+    const char *weight_formats;   /* what kinds of linears are carried in: "attn=int4-g128 ffn=int4-g128 head=f16 embed=f16" (fwd_formats) */
     int32_t max_model_len, max_num_seqs, max_num_batched_tokens, vocab_size, hidden_size;
     int32_t n_blocks, block_tokens, max_logprobs;
     int n_threads;

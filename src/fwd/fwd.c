@@ -15,23 +15,30 @@ struct progress {
 };
 
 /* Weights as they are called in the packed-weight cache. */
-static void packed_name(char name[40], enum arch_linear slot, int layer, int index)
+static void packed_name(char name[48], enum arch_linear slot, int layer, int index, int part)
 {
-    snprintf(name, 40, "%d.%d.%d", layer, (int)slot, index);
+    snprintf(name, 48, part ? "%d.%d.%d.%d" : "%d.%d.%d", layer, (int)slot, index, part);
+}
+
+static struct dev_weight_shape shape_of(const struct dev_weight_spec *spec, bool ordered)
+{
+    struct dev_weight_shape shape = {
+        .format = spec->format, .k = spec->parts[0].n_cols, .bias = spec->bias != NULL, .gated = spec->gated, .ordered = ordered,
+    };
+    for (int p = 0; p < spec->n_parts; p++)
+        shape.n_out += spec->parts[p].n_rows;
+    return shape;
 }
 
 /* The weight out of the cache.  False: it is not there, or does not fit, and must be packed. */
-static bool map_linear(struct fwd *f, const struct dev_weight_spec *spec, const char *name, struct dev_weight **out)
+static bool map_linear(struct fwd *f, const struct dev_weight_shape *shape, const char *name, struct dev_weight **out)
 {
     int64_t i = f->packed ? packed_find(f->packed, name) : -1;
+    size_t bytes;
     if (i < 0)
         return false;
-    struct dev_weight_shape shape = { .format = spec->format, .k = spec->parts[0].n_cols, .bias = spec->bias, .gated = spec->gated };
-    for (int p = 0; p < spec->n_parts; p++)
-        shape.n_out += spec->parts[p].n_rows;
-    size_t bytes;
     const void *image = packed_entry(f->packed, i, NULL, &bytes);
-    return dev_weight_from_image(f->d, out, &shape, image, bytes, NULL);
+    return dev_weight_from_image(f->d, out, shape, image, bytes, NULL);
 }
 
 /* A cache that cannot be written (a full disk, say) is given up, not the start. */
@@ -77,32 +84,50 @@ static bool input_importance(struct fwd *f, const struct model *m, enum arch_lin
     return true;
 }
 
+/* One weight of a slot: what the spec says, out of the cache or packed. */
+static bool pack_weight(struct fwd *f, const struct model *m, enum arch_linear slot, int layer, struct dev_weight_spec *spec, bool ordered,
+                        const char *key, const char *name, struct dev_weight **out, struct progress *p, struct err *e)
+{
+    struct dev_weight_shape shape = shape_of(spec, ordered);
+    bool ok = map_linear(f, &shape, key, out);
+    if (!ok) {
+        float *importance = NULL;
+        ok = spec->codes || !dev_format_searches(spec->format) || input_importance(f, m, slot, layer, &importance, e);
+        spec->importance = importance;
+        ok = ok && dev_weight_pack(f->d, out, spec, name, e);
+        mem_free(importance);
+        if (ok)
+            keep_linear(f, p, key, *out);
+    }
+    int kind = fwd_carry_kind(&f->arch, slot);
+    if (ok && kind >= 0)
+        f->carried[kind] |= 1u << spec->format;
+    if (ok)
+        report(p, (int64_t)dev_weight_shape_bytes(&shape));
+    return ok;
+}
+
+/* out: one weight, or three (q, k, v) into split. */
 static bool pack_linear(struct fwd *f, const struct model *m, enum arch_linear slot, int layer, int index, struct dev_weight **out,
-                        struct progress *p, struct err *e)
+                        struct dev_weight *split[3], struct progress *p, struct err *e)
 {
     struct model_linear l;
-    bool plain = slot == ARCH_LIN_GATE_UP && f->arch.mlp == ARCH_MLP_PLAIN;
+    struct fwd_choice c;
+    bool plain = slot == ARCH_LIN_GATE_UP && f->arch.mlp == ARCH_MLP_PLAIN, ok = true;
     bool gate_up = slot == ARCH_LIN_GATE_UP || slot == ARCH_LIN_EXPERT_GATE_UP || slot == ARCH_LIN_SHARED_GATE_UP;
     if (!model_get_linear(m, slot, layer, index, &l, e))
         return false;
-    struct dev_weight_spec spec = {
-        .format = fwd_weight_format(m, p->o, slot, layer, index), .parts = l.parts, .n_parts = l.n_parts, .bias = l.bias,
-        .gated = gate_up && !plain,
-    };
-    char name[40];
-    packed_name(name, slot, layer, index);
-    bool ok = map_linear(f, &spec, name, out);
-    if (!ok) {
-        float *importance = NULL;
-        ok = !dev_format_searches(spec.format) || input_importance(f, m, slot, layer, &importance, e);
-        spec.importance = importance;
-        ok = ok && dev_weight_pack(f->d, out, &spec, l.name, e);
-        mem_free(importance);
-        if (ok)
-            keep_linear(f, p, name, *out);
+    fwd_choose(m, p->o, slot, layer, index, &c);
+    int64_t row = 0;
+    for (int w = 0; ok && w < c.n; row += l.parts[w].n_rows, w++) {
+        char key[48];
+        packed_name(key, slot, layer, index, w);
+        struct dev_weight_spec spec = {
+            .format = c.format[w], .codes = c.codes[w], .parts = l.parts + w, .n_parts = c.n > 1 ? 1 : l.n_parts,
+            .bias = l.bias ? l.bias + row : NULL, .gated = gate_up && !plain,
+        };
+        ok = pack_weight(f, m, slot, layer, &spec, c.ordered[w], key, l.name, c.n > 1 ? &split[w] : out, p, e);
     }
-    if (ok)
-        report(p, (int64_t)dev_weight_bytes(spec.format, dev_weight_rows(*out), dev_weight_cols(*out), l.bias != NULL));
     model_linear_free(&l);
     return ok;
 }
@@ -163,7 +188,7 @@ static bool load_slots(struct fwd *f, const struct model *m, bool per_layer, int
         if (arch_linear_is_per_layer(slot) != per_layer || slot == ARCH_LIN_POSITIONS)
             continue;
         for (int i = 0; i < arch_linear_count(&f->arch, slot, layer); i++)
-            if (!pack_linear(f, m, slot, layer, i, weight_place(f, slot, layer, i), p, e))
+            if (!pack_linear(f, m, slot, layer, i, weight_place(f, slot, layer, i), per_layer ? f->layers[layer].qkv : NULL, p, e))
                 return false;
     }
     for (int s = 0; s < ARCH_VEC_COUNT; s++)
@@ -216,6 +241,16 @@ static void verify_entry(void *ctx, int64_t i, int member)
         atomic_store(&v->bad, true);
 }
 
+static uint64_t choice_key(const struct model *m, const struct fwd_opts *o, enum arch_linear slot, int layer, int index)
+{
+    struct fwd_choice c;
+    uint64_t key = 0;
+    fwd_choose(m, o, slot, layer, index, &c);
+    for (int w = 0; w < c.n; w++)
+        key = key << 8 | (uint64_t)c.format[w] << 2 | (uint64_t)c.codes[w] << 1 | (uint64_t)c.ordered[w];
+    return key;
+}
+
 /* The formats of all slots in one number. */
 static uint64_t formats_key(const struct fwd *f, const struct model *m, const struct fwd_opts *o)
 {
@@ -223,7 +258,7 @@ static uint64_t formats_key(const struct fwd *f, const struct model *m, const st
     for (int l = 0; l < f->arch.n_layers; l++)
         for (int s = 0; s < ARCH_LIN_COUNT; s++)
             for (int i = 0; i < arch_linear_count(&f->arch, (enum arch_linear)s, l); i++)
-                key = hash_mix(key, (uint64_t)fwd_weight_format(m, o, (enum arch_linear)s, l, i));
+                key = hash_mix(key, choice_key(m, o, (enum arch_linear)s, l, i));
     return key;
 }
 
@@ -249,7 +284,7 @@ static void open_packed(struct fwd *f, const struct model *m, const struct fwd_o
     }
     if (path && !f->packed) {
         snprintf(f->packed_state, sizeof f->packed_state, "written");
-        if (!packed_writer_open(&p->writer, path, key, (int64_t)(f->arch.n_layers + 1) * (ARCH_LIN_COUNT + 2 * f->arch.n_experts), &e))
+        if (!packed_writer_open(&p->writer, path, key, (int64_t)(f->arch.n_layers + 1) * (ARCH_LIN_COUNT + 2 + 2 * f->arch.n_experts), &e))
             snprintf(f->packed_state, sizeof f->packed_state, "%.199s", e.msg);
     }
     mem_free(path);
@@ -277,6 +312,7 @@ static bool load_weights(struct fwd *f, const struct model *m, const struct fwd_
     struct err keep;
     open_packed(f, m, o, &p);
     bool ok = load_all(f, m, &p, e);
+    fwd_carried_text(f->carried, f->formats, sizeof f->formats);
     if (!packed_writer_close(&p.writer, ok, &keep))
         snprintf(f->packed_state, sizeof f->packed_state, "%.199s", keep.msg);
     return ok;
@@ -351,6 +387,8 @@ static void free_slots(struct fwd *f, struct dev_weight **lin, float **vec)
 static void free_layer(struct fwd *f, struct fwd_layer *l)
 {
     free_slots(f, l->lin, l->vec);
+    for (int i = 0; i < 3; i++)
+        dev_weight_free(f->d, &l->qkv[i]);
     for (int i = 0; i < fwd_n_experts(&f->arch); i++) {
         if (l->expert_up)
             dev_weight_free(f->d, &l->expert_up[i]);
@@ -388,6 +426,11 @@ void fwd_close(struct fwd **f)
 const char *fwd_packed_state(const struct fwd *f)
 {
     return f->packed_state;
+}
+
+const char *fwd_formats(const struct fwd *f)
+{
+    return f->formats;
 }
 
 int32_t fwd_vocab_size(const struct fwd *f)

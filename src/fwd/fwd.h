@@ -23,13 +23,14 @@ enum fwd_kind { FWD_KIND_ATTN, FWD_KIND_FFN, FWD_KIND_HEAD, FWD_KIND_COUNT };
 struct fwd_quant {
     bool set[FWD_KIND_COUNT];
     enum dev_format format[FWD_KIND_COUNT];
+    bool widen;              /* what is stored quantized becomes F16, where dtype is AUTO */
 };
-/* "none" or NULL; one format for all ("int8", "int4-g128", ...; with 4 bits the head gets int8-g32); or a list of kinds as
+/* NULL or "auto": what is stored quantized is carried so, where the device has a format for it; "none": widened; one format for all ("int8", "int4-g128", ...; with 4 bits the head gets int8-g32); or a list of kinds as
  * "attn=bf16,ffn=int8,head=bf16".  ERR_INVALID names what is not known. */
 bool fwd_quant_parse(const char *text, struct fwd_quant *out, struct err *e);
 
 struct fwd_opts {
-    enum fwd_dtype dtype;          /* AUTO: as stored */
+    enum fwd_dtype dtype;          /* AUTO: as stored, integers included */
     enum fwd_dtype kv_dtype;       /* AUTO: as dtype */
     struct fwd_quant quant;
     int32_t max_tokens;            /* rows of the largest step */
@@ -68,6 +69,9 @@ void fwd_close(struct fwd **f);
 
 /* What became of the packed-weight cache, for logs: "off", "mapped", "written", or why it could not be used or written. */
 const char *fwd_packed_state(const struct fwd *f);
+
+/* The formats that weights are carried in, by kind of linear, for logs and reports: "attn=int4-g128 ffn=int4-g128 head=f16 embed=f16". */
+const char *fwd_formats(const struct fwd *f);
 
 int32_t fwd_vocab_size(const struct fwd *f);       /* columns of the logits */
 /* Equal keys: sequences with these rope_len compute identical K for identical prefixes, so they may share pages. */

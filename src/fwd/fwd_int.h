@@ -5,8 +5,12 @@
 #include "fwd/fwd.h"
 #include "fwd/rope.h"
 
+/* Linears as the user thinks of them: the three kinds that may be chosen, then tables of embeddings that are not the head as well. */
+enum { FWD_CARRY_EMBED = FWD_KIND_COUNT, FWD_CARRY_COUNT };
+
 struct fwd_layer {
     struct dev_weight *lin[ARCH_LIN_COUNT];   /* per-layer slots only */
+    struct dev_weight *qkv[3];                /* q, k and v each by itself, where they are not packed together in lin */
     float *vec[ARCH_VEC_COUNT];               /* device memory */
     /* [experts, the shared one last]; NULL without a mixture */
     struct dev_weight **expert_up, **expert_down;
@@ -43,11 +47,23 @@ struct fwd {
     struct fwd_space ws;
     struct packed *packed;         /* mapped weights, or NULL */
     char packed_state[200];
+    uint32_t carried[FWD_CARRY_COUNT];   /* of the linears of each kind: a bit for each dev_format */
+    char formats[400];
     float *host_logits, *host_hidden;   /* where the device's memory is not the host's */
 };
 
-/* How a choice of dtype turns out. */
-enum dev_format fwd_weight_format(const struct model *m, const struct fwd_opts *o, enum arch_linear slot, int layer, int index);
+/* How a linear is packed.  Its parts together, or (q, k and v that are stored in different ways) each by itself. */
+struct fwd_choice {
+    int n;                       /* weights: 1, or 3 */
+    enum dev_format format[3];
+    bool codes[3];               /* stored integers go as they are; else values are rounded to the format */
+    bool ordered[3];             /* with columns in the order of their groups */
+};
+void fwd_choose(const struct model *m, const struct fwd_opts *o, enum arch_linear slot, int layer, int index, struct fwd_choice *out);
+/* The kind of a slot, or -1: one that is not worth telling (routers, positions). */
+int fwd_carry_kind(const struct arch *a, enum arch_linear slot);
+/* "attn=int4-g32+int8-g16 ffn=int4-g32 head=int8-g16 embed=f16" */
+void fwd_carried_text(const uint32_t carried[FWD_CARRY_COUNT], char *out, size_t size);
 /* The format that q chooses for a slot; false: none. */
 bool fwd_quant_format(const struct fwd_quant *q, const struct arch *a, enum arch_linear slot, enum dev_format *out);
 enum dev_kv_type fwd_kv_type(const struct model *m, const struct fwd_opts *o);

@@ -2,31 +2,6 @@
 #include "base/mem.h"
 #include "fwd/fwd_int.h"
 
-static enum dev_format format_of_dtype(enum dtype t)
-{
-    return t == DT_F16 ? DEV_FMT_F16 : t == DT_BF16 ? DEV_FMT_BF16 : DEV_FMT_F32;
-}
-
-enum dev_format fwd_weight_format(const struct model *m, const struct fwd_opts *o, enum arch_linear slot, int layer, int index)
-{
-    enum dev_format chosen;
-    /* A rounded router would send tokens to other experts; it is small. */
-    if (slot == ARCH_LIN_ROUTER)
-        return DEV_FMT_F32;
-    if (fwd_quant_format(&o->quant, model_arch(m), slot, &chosen))
-        return chosen;
-    switch (o->dtype) {
-    case FWD_DTYPE_F32: return DEV_FMT_F32;
-    case FWD_DTYPE_F16: return DEV_FMT_F16;
-    case FWD_DTYPE_BF16: return DEV_FMT_BF16;
-    case FWD_DTYPE_AUTO: case FWD_DTYPE_INT8: case FWD_DTYPE_FP8: break;
-    }
-    /* What is stored in a few bits would take F32 to be held exactly.  F16 rounds it by a fraction of the steps it was made in. */
-    if (model_linear_is_quantized(m, slot, layer, index))
-        return DEV_FMT_F16;
-    return format_of_dtype(model_linear_dtype(m, slot, layer, index));
-}
-
 enum dev_kv_type fwd_kv_type(const struct model *m, const struct fwd_opts *o)
 {
     enum fwd_dtype choice = o->kv_dtype != FWD_DTYPE_AUTO ? o->kv_dtype : o->dtype;
@@ -110,11 +85,16 @@ static bool add_linear(struct fwd_plan *p, const struct model *m, const struct f
     arch_linear_shape(a, slot, rows, &cols);
     int64_t n_out = rows[0] + rows[1] + rows[2];
     for (int i = 0; i < arch_linear_count(a, slot, layer); i++) {
-        size_t bytes = slot == ARCH_LIN_POSITIONS
-            ? (size_t)n_out * (size_t)cols * sizeof(float)
-            : dev_weight_bytes(fwd_weight_format(m, o, slot, layer, i), n_out, cols, a->linear[slot].bias);
-        if (!bytes || !mem_add(p->weight_bytes, bytes, &p->weight_bytes))
-            return false;
+        struct fwd_choice c;
+        fwd_choose(m, o, slot, layer, i, &c);
+        for (int w = 0; w < c.n; w++) {
+            struct dev_weight_shape shape = {
+                .format = c.format[w], .n_out = c.n > 1 ? rows[w] : n_out, .k = cols, .bias = a->linear[slot].bias, .ordered = c.ordered[w],
+            };
+            size_t bytes = slot == ARCH_LIN_POSITIONS ? (size_t)n_out * (size_t)cols * sizeof(float) : dev_weight_shape_bytes(&shape);
+            if (!bytes || !mem_add(p->weight_bytes, bytes, &p->weight_bytes))
+                return false;
+        }
     }
     return true;
 }

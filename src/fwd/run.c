@@ -125,6 +125,17 @@ static void latent_qkv(struct flow *w, const struct fwd_layer *l, const float *i
     dev_linear(f->d, &STORE, l->lin[ARCH_LIN_KV_B], f->ws.latent, width, f->ws.qkv + q_width, ld, w->n);
 }
 
+/* In one product, or in three. */
+static void qkv(struct flow *w, const struct fwd_layer *l, const float *in, int64_t ld)
+{
+    struct fwd *f = w->f;
+    float *out = f->ws.qkv;
+    if (l->lin[ARCH_LIN_QKV])
+        dev_linear(f->d, &STORE, l->lin[ARCH_LIN_QKV], in, f->arch.hidden, out, ld, w->n);
+    for (int i = 0; !l->lin[ARCH_LIN_QKV] && i < 3; out += dev_weight_rows(l->qkv[i]), i++)
+        dev_linear(f->d, &STORE, l->qkv[i], in, f->arch.hidden, out, ld, w->n);
+}
+
 static void write_kv(struct flow *w, int layer, int64_t ld)
 {
     struct fwd *f = w->f;
@@ -170,7 +181,7 @@ static void run_layer(struct flow *w, const struct fwd_batch *b, int layer)
     if (a->latent.kv_rank)
         latent_qkv(w, l, in, ld);
     else
-        dev_linear(f->d, &STORE, l->lin[ARCH_LIN_QKV], in, a->hidden, f->ws.qkv, ld, w->n);
+        qkv(w, l, in, ld);
     if (a->qk_norm == ARCH_QK_NORM_ROW || a->qk_norm == ARCH_QK_NORM_HEAD_LAYER)
         norm_qk(w, l, ld);
     write_kv(w, layer, ld);

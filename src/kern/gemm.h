@@ -94,6 +94,11 @@ size_t gemm_act_bytes(const struct gemm_kern *kern, int64_t k);
  * (importance [k] or NULL: weights of the squared errors in the search for 4-bit scales), or (F32, F16, BF16 only) from stored rows of the format's own type (stride bytes apart, any alignment). */
 void gemm_pack(enum gemm_format f, void *panel, int col0, int n, int64_t k, const float *rows, int64_t ld, const float *importance);
 void gemm_pack_raw(enum gemm_format f, void *panel, int col0, int n, int64_t k, const void *rows, size_t stride);
+/* The same from codes that are quantized already, kept as they are (quantized formats only): codes [n][ld] as the format has them (U4: below 16; I8:
+ * the value + 128; F8: E4M3), scales and minima [n][ld_scales], one for each `group` of K: a multiple of the format's own group, or at least k.
+ * Only where the format keeps scales as f16 are they rounded.  minima NULL: zeros. */
+struct gemm_codes { const uint8_t *codes; int64_t ld, group, ld_scales; const float *scales, *minima; };
+void gemm_pack_codes(enum gemm_format f, void *panel, int col0, int n, int64_t k, const struct gemm_codes *c);
 /* The k values of one column, back as f32. */
 void gemm_unpack(enum gemm_format f, const void *panel, int col, int64_t k, float *out);
 

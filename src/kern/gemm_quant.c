@@ -1,4 +1,5 @@
 /* kern/gemm_quant.c - columns of quantized panels, from and to f32. */
+#include <assert.h>
 #include <math.h>
 #include <string.h>
 #include "kern/gemm_int.h"
@@ -131,6 +132,48 @@ void gemm_quant_pack(enum gemm_format f, void *panel, int col, int64_t k, const 
         pack_i8_groups(f, panel, col, k, row);
     else
         pack_u4(f, panel, col, k, row, importance);
+}
+
+/* Codes [from, end) of one column; the last unit's missing ones are those of zeros. */
+static void put_codes(enum gemm_format f, uint8_t *panel, int col, int64_t from, int64_t end, const uint8_t *codes)
+{
+    const struct gemm_layout *lay = gemm_layout_of(f);
+    uint8_t *b = unit_at(f, panel, from / lay->unit_k);
+    for (; from < end; from += lay->unit_k, b += lay->unit_bytes) {
+        int n = end - from < lay->unit_k ? (int)(end - from) : lay->unit_k;
+        if (f == GEMM_F8) {
+            for (int i = 0; i < n; i++)
+                b[gemm_f8_at(col, i)] = codes[from + i];
+        } else if (lay->unit_bytes == 64) {
+            uint32_t four = 0, *at = (uint32_t *)(void *)(b + col % 16 * 4);
+            memcpy(&four, codes + from, (size_t)n);
+            *at = col < 16 ? (*at & 0xf0f0f0f0u) | four : (*at & 0x0f0f0f0fu) | four << 4;
+        } else {
+            memcpy(b + 4 * col, codes + from, (size_t)n);
+        }
+    }
+}
+
+void gemm_pack_codes(enum gemm_format f, void *panel, int col0, int n, int64_t k, const struct gemm_codes *c)
+{
+    const struct gemm_layout *lay = gemm_layout_of(f);
+    int64_t group = lay->group_units ? lay->group_units * lay->unit_k : k;
+    assert(f >= GEMM_I8 && (c->group >= k || c->group % group == 0));
+    for (int64_t from = 0; from < k; from += group) {
+        int64_t end = k - from < group ? k : from + group, g = from / c->group;
+        for (int j = 0; j < n; j++) {
+            float scale = c->scales[j * c->ld_scales + g], minimum = c->minima ? c->minima[j * c->ld_scales + g] : 0;
+            put_codes(f, panel, col0 + j, from, end, c->codes + j * c->ld);
+            if (!lay->group_units) {
+                memcpy(panel_tail(f, panel, k) + 4 * (col0 + j), &scale, 4);
+                continue;
+            }
+            uint16_t h[2] = { tensor_f32_to_f16(scale), tensor_f32_to_f16(minimum) };
+            memcpy(group_head(f, panel, from / group) + 2 * (col0 + j), &h[0], 2);
+            if (lay->head_bytes == 128)
+                memcpy(group_head(f, panel, from / group) + 64 + 2 * (col0 + j), &h[1], 2);
+        }
+    }
 }
 
 void gemm_quant_unpack(enum gemm_format f, const void *const_panel, int col, int64_t k, float *out)

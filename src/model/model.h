@@ -12,6 +12,7 @@
 #include "base/err.h"
 #include "base/file.h"
 #include "model/arch.h"
+#include "tensor/quant.h"
 #include "tensor/tensor.h"
 
 struct model;
@@ -66,9 +67,15 @@ void model_linear_free(struct model_linear *l);
 enum dtype model_linear_dtype(const struct model *m, enum arch_linear slot, int layer, int index);
 /* Whether any of its weights are stored quantized: no type holds those more narrowly than they are. */
 bool model_linear_is_quantized(const struct model *m, enum arch_linear slot, int layer, int index);
-/* How its integers lie under scales, for choosing a format that keeps them: the widest codes and the narrowest groups of its parts.  False
- * when any part is not integers under scales of neighbouring columns (tensor/quant.h). */
-bool model_linear_integers(const struct model *m, enum arch_linear slot, int layer, int index, int *bits, int64_t *group);
+/* What is known of its parts before they are read, for choosing a format that keeps them. */
+struct model_part {
+    int64_t n_rows, n_cols;
+    enum dtype dtype;             /* as tensor_rows has it */
+    bool is_quantized;
+    struct tensor_quant quant;    /* bits 0: not integers (or floats of 8 bits) under scales, or not ones that can be had */
+};
+/* How many parts; 0 when there are no weights, or those are bad (model_get_linear says how).  quant.column_groups lives as long as m. */
+int model_linear_parts(const struct model *m, enum arch_linear slot, int layer, int index, struct model_part out[3]);
 /* A vector (norm weight, bias): f32 [n], mem_free it; arch's norm_weight_add has been added to norm weights.  *out NULL without error when the architecture has none. */
 bool model_get_vector(const struct model *m, enum arch_vector slot, int layer, float **out, int64_t *n, struct err *e);
 /* A number that changes when any file of the checkpoint changes (name, size, time, inode); 0 when the model is not in files of

@@ -261,6 +261,7 @@ static bool bind_bytes(const struct binder *b, const struct tensor *weight)
     q->layout = int8 ? QUANT_INT8 : QUANT_FLOAT8;
     q->bits = 8;
     q->codes = checkpoint_take(b->ck, weight->name);
+    q->int8_inputs = int8 && b->c->int8_inputs;
     if (!scale)
         return missing(b, name);
     if (int8 && scb)

@@ -60,11 +60,16 @@ static bool read_pair(const json_t *j, const char *key, struct quant_config *q, 
 static bool read_group(struct quant_config *q, const json_t *group, struct err *e)
 {
     static const char *const strategies[] = { "tensor", "channel", "group", "block", NULL };
-    const json_t *w;
-    const char *strategy;
+    const json_t *w, *inputs;
+    const char *strategy, *type;
     int64_t bits, size;
-    if (!json_get_obj(group, "weights", &w, e))
+    if (!json_get_obj(group, "weights", &w, e) || !json_get_obj(group, "input_activations", &inputs, e))
         return false;
+    if (inputs) {
+        if (!json_get_i64(inputs, "num_bits", 8, &bits, e) || !json_get_str(inputs, "type", "int", &type, e))
+            return false;
+        q->int8_inputs |= bits == 8 && strcmp(type, "int") == 0;
+    }
     if (!w)
         return true;
     if (!json_get_str(w, "strategy", "tensor", &strategy, e) || !json_get_i64(w, "num_bits", 8, &bits, e) || !json_get_i64(w, "group_size", 0, &size, e))

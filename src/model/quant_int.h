@@ -26,6 +26,7 @@ struct quant_config {
     bool zeros_exact;              /* GPTQ: version 2; else the stored zero is one less */
     int64_t block_rows, block_cols;    /* fp8 scales of blocks; 0: none */
     int bits[8], n_bits;           /* compressed-tensors: widths that occur */
+    bool int8_inputs;              /* compressed-tensors: inputs are of 8 bits too */
 };
 
 /* From config.json, or quantize_config.json or quant_config.json in files.  ERR_UNSUPPORTED for methods and variants that are not read. */
@@ -44,11 +45,12 @@ struct quant_matrix {
     const struct tensor *codes, *scales, *zeros, *g_idx;
     bool zeros_packed;             /* compressed-tensors: along rows; else I8 */
     float scale_factor;            /* of every scale */
+    bool int8_inputs;              /* inputs of 8 bits are what it was made for */
     /* tables of four bits */
     const struct tensor *absmax, *map, *nested_absmax, *nested_map;
     int64_t block, nested_block;
     float nested_offset;
-    struct tensor_quant quant;     /* bits 0: the values are not integers under scales of neighbouring columns */
+    struct tensor_quant quant;     /* bits 0: the values are not integers, or floats of 8 bits, under scales of as many columns each */
 };
 
 enum quant_found { QUANT_IS_NOT, QUANT_IS, QUANT_IS_BAD };

@@ -1,5 +1,6 @@
 /* The values of a quantized linear, and its codes where it has integers under scales. */
 #include <string.h>
+#include "base/mem.h"
 #include "model/quant_int.h"
 
 enum {
@@ -216,21 +217,49 @@ static void matrix_read(const struct tensor_rows *r, int64_t row0, int64_t n, fl
     }
 }
 
-static void matrix_read_quant(const struct tensor_rows *r, int64_t row, uint8_t *codes, float *scales, float *zeros, float *minima)
+/* n <= CHUNK rows' codes, from words that hold a column of rows. */
+static void read_column_codes(const struct quant_matrix *q, int64_t row0, int64_t n, uint8_t *out)
+{
+    uint8_t tile[CHUNK][TILE];
+    bool awq = q->layout == QUANT_AWQ_ROWS, whole = 32 % q->bits == 0;
+    uint32_t mask = (1u << q->bits) - 1;
+    int shift[CHUNK] = { 0 };
+    for (int64_t i = 0; awq && i < n; i++)
+        shift[i] = awq_shift(row0 + i);
+    for (int64_t k = 0; k < q->n_cols; k++) {
+        int64_t first = k * q->bits / 32 * q->n_rows + row0;
+        int by = (int)(k * q->bits % 32), at = (int)(k % TILE);
+        for (int64_t i = 0; awq && i < n; i++)
+            tile[i][at] = word_at(q->codes, k * (q->n_rows / 8) + (row0 + i) / 8) >> shift[i] & 15;
+        for (int64_t i = 0; !awq && whole && i < n; i++)
+            tile[i][at] = (uint8_t)(word_at(q->codes, first + i) >> by & mask);
+        for (int64_t i = 0; !awq && !whole && i < n; i++)
+            tile[i][at] = (uint8_t)code_of(q, row0 + i, k);
+        for (int64_t i = 0; (at == TILE - 1 || k + 1 == q->n_cols) && i < n; i++)
+            memcpy(out + i * q->n_cols + k - at, tile[i], (size_t)at + 1);
+    }
+}
+
+static void matrix_read_quant(const struct tensor_rows *r, int64_t row0, int64_t n, uint8_t *codes, float *scales, float *zeros, float *minima)
 {
     const struct quant_matrix *q = r->ctx;
-    row += r->ctx_offset;
-    for (int64_t g = 0; g < q->n_groups; g++) {
-        scales[g] = scale_of(q, row, g);
-        zeros[g] = zero_of(q, row, g);
-        minima[g] = -0.0f;
+    row0 += r->ctx_offset;
+    for (int64_t i = 0; i < n; i++) {
+        for (int64_t g = 0; g < q->n_groups; g++, scales++, zeros++, minima++) {
+            *scales = scale_of(q, row0 + i, g);
+            *zeros = q->layout == QUANT_FLOAT8 ? 0.0f : zero_of(q, row0 + i, g);
+            *minima = -0.0f;
+        }
     }
-    if (q->layout == QUANT_PACKED_ROWS || q->layout == QUANT_INT8) {
-        codes_of_row(q, row, 0, q->n_cols, codes);
-        return;
+    if (q->layout == QUANT_FLOAT8) {
+        memcpy(codes, bytes_of(q->codes) + row0 * q->n_cols, (size_t)(n * q->n_cols));
+    } else if (q->layout == QUANT_PACKED_ROWS || q->layout == QUANT_INT8) {
+        for (int64_t i = 0; i < n; i++)
+            codes_of_row(q, row0 + i, 0, q->n_cols, codes + i * q->n_cols);
+    } else {
+        for (int64_t i = 0; i < n; i += CHUNK)
+            read_column_codes(q, row0 + i, n - i < CHUNK ? n - i : CHUNK, codes + i * q->n_cols);
     }
-    for (int64_t k = 0; k < q->n_cols; k++)
-        codes[k] = (uint8_t)code_of(q, row, k);
 }
 
 void quant_matrix_rows(struct tensor_rows *r, const struct quant_matrix *q, int64_t row0, int64_t n)
@@ -240,10 +269,39 @@ void quant_matrix_rows(struct tensor_rows *r, const struct quant_matrix *q, int6
         r->quant = &q->quant;
 }
 
+/* Whether every zero is the middle of the codes. */
+static bool is_centred(const struct quant_matrix *q)
+{
+    if (!q->zeros || q->bits != 8)
+        return !q->zeros;
+    /* Eight bits: one byte each, in words or not, of which a stored one less, or a signed zero, is the middle as well. */
+    uint8_t middle = q->layout == QUANT_PACKED_COLS ? (uint8_t)(128 - q->zero_add) : q->zeros_packed ? 128 : 0;
+    for (size_t i = 0; i < q->zeros->bytes; i++)
+        if (bytes_of(q->zeros)[i] != middle)
+            return false;
+    return true;
+}
+
+/* Whether every group has `group` columns, but the last. */
+static bool groups_are_even(const struct quant_matrix *q)
+{
+    int64_t *count = mem_try_zalloc((size_t)q->n_groups, sizeof *count);
+    bool even = count != NULL;
+    for (int64_t k = 0; even && k < q->n_cols; k++)
+        count[word_at(q->g_idx, k)]++;
+    for (int64_t g = 0; even && g < q->n_groups; g++)
+        even = count[g] == (g + 1 < q->n_groups ? q->group : q->n_cols - g * q->group);
+    mem_free(count);
+    return even;
+}
+
 void quant_matrix_split(struct quant_matrix *q)
 {
-    bool integers = q->layout != QUANT_FLOAT8 && q->layout != QUANT_TABLE4 && !q->g_idx;
-    bool symmetric = !q->zeros;
-    if (integers)
-        q->quant = (struct tensor_quant){ .bits = q->bits, .group = q->group, .fixed_zero = symmetric, .read = matrix_read_quant };
+    struct tensor_quant t = { .bits = q->bits, .group = q->group, .int8_inputs = q->int8_inputs, .read = matrix_read_quant };
+    if (q->layout == QUANT_TABLE4 || (q->layout == QUANT_FLOAT8 && q->codes->dtype != DT_F8_E4M3) || (q->g_idx && !groups_are_even(q)))
+        return;
+    t.e4m3 = q->layout == QUANT_FLOAT8;
+    t.fixed_zero = !t.e4m3 && is_centred(q);
+    t.column_groups = q->g_idx ? q->g_idx->data : NULL;
+    q->quant = t;
 }

@@ -106,10 +106,12 @@ static void read_view(const struct tensor_rows *r, int64_t row0, int64_t n, floa
             tensor_to_f32(v->t->dtype, element(v->t, c * stored_cols + view_row(v, row0 + i)), 1, out + i * r->n_cols + c);
 }
 
-static void read_view_quant(const struct tensor_rows *r, int64_t row, uint8_t *codes, float *scales, float *zeros, float *minima)
+static void read_view_quant(const struct tensor_rows *r, int64_t row0, int64_t n, uint8_t *codes, float *scales, float *zeros, float *minima)
 {
     const struct part_view *v = r->ctx;
-    v->all.quant->read(&v->all, view_row(v, row), codes, scales, zeros, minima);
+    int64_t groups = tensor_quant_groups(&v->quant, r->n_cols);
+    for (int64_t i = 0; i < n; i++)
+        v->all.quant->read(&v->all, view_row(v, row0 + i), 1, codes + i * r->n_cols, scales + i * groups, zeros + i * groups, minima + i * groups);
 }
 
 static struct part_view part_view_of(const struct model *m, const struct arch_linear_spec *s, enum arch_linear slot, int part,
@@ -288,24 +290,22 @@ bool model_linear_is_quantized(const struct model *m, enum arch_linear slot, int
     return false;
 }
 
-bool model_linear_integers(const struct model *m, enum arch_linear slot, int layer, int index, int *bits, int64_t *group)
+int model_linear_parts(const struct model *m, enum arch_linear slot, int layer, int index, struct model_part out[3])
 {
     struct model_linear l;
-    bool all = m->ck && model_get_linear(m, slot, layer, index, &l, NULL);
-    *bits = 0;
-    *group = INT64_MAX;
-    for (int p = 0; all && p < l.n_parts; p++) {
-        const struct tensor_quant *q = l.parts[p].quant;
-        if (!q) {
-            model_linear_free(&l);
-            return false;
-        }
-        *bits = q->bits > *bits ? q->bits : *bits;
-        *group = q->group < *group ? q->group : *group;
+    if (!m->ck || !model_get_linear(m, slot, layer, index, &l, NULL))
+        return 0;
+    int n = l.n_parts;
+    for (int p = 0; p < n; p++) {
+        const struct tensor_rows *r = &l.parts[p];
+        out[p] = (struct model_part){ .n_rows = r->n_rows, .n_cols = r->n_cols, .dtype = r->dtype, .is_quantized = r->quant != NULL };
+        if (r->quant)
+            out[p].quant = *r->quant;
+        else if (model_linear_is_quantized(m, slot, layer, index))
+            out[p].is_quantized = !r->raw;
     }
-    if (all)
-        model_linear_free(&l);
-    return all;
+    model_linear_free(&l);
+    return n;
 }
 
 /* ---- vectors ---- */

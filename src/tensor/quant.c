@@ -278,17 +278,18 @@ static const unsigned char *row_at(const struct tensor_rows *r, int64_t row)
     return (const unsigned char *)t->data + (size_t)(r->ctx_offset + row) * (size_t)(r->n_cols / q->values) * (size_t)q->bytes;
 }
 
-static void blocks_read_quant(const struct tensor_rows *r, int64_t row, uint8_t *codes, float *scales, float *zeros, float *minima)
+/* Rows follow each other in the file as they do in the arrays. */
+static void blocks_read_quant(const struct tensor_rows *r, int64_t row0, int64_t n, uint8_t *codes, float *scales, float *zeros, float *minima)
 {
     const struct quant_block *q = block_of(r);
-    const unsigned char *b = row_at(r, row);
+    const unsigned char *b = row_at(r, row0);
     int64_t groups = q->values / q->quant.group;
-    for (int64_t c = 0, g = 0; c < r->n_cols; c += q->values, g += groups, b += q->bytes)
+    for (int64_t c = 0, g = 0; c < n * r->n_cols; c += q->values, g += groups, b += q->bytes)
         q->split(b, codes + c, scales + g, zeros + g, minima + g);
 }
 
 #define BLOCK(name, id, values, bytes, split, bits, group, min, fixed) \
-    { name, id, values, bytes, split, { bits, group, min, fixed, blocks_read_quant } }
+    { name, id, values, bytes, split, { bits, group, min, fixed, false, false, NULL, blocks_read_quant } }
 static const struct quant_block blocks[] = {
     BLOCK("Q4_0", 2, 32, 18, q4_0_split, 4, 32, false, true),
     BLOCK("Q4_1", 3, 32, 20, q4_1_split, 4, 32, true, true),

@@ -7,7 +7,7 @@
  *
  *     value = scale[g] * (code - zero[g]) + minimum[g]        g = column / group
  *
- * computed in f32 in that order, which is exactly what read() gives.
+ * computed in f32 in that order, which is exactly what read() gives (but for column_groups, which see).
  *
  * The block formats are GGML's: a row is cut into blocks of `values` columns, each of `bytes` bytes, little endian.
  * Layouts and formulas: https://github.com/ggml-org/llama.cpp (ggml-common.h documents the structures). */
@@ -24,8 +24,14 @@ struct tensor_quant {
     int64_t group;             /* columns; the last group of a row may be shorter */
     bool has_minimum;          /* false: every minimum is -0, which adds nothing, not even to the sign of a zero */
     bool fixed_zero;           /* every zero is 1 << (bits - 1), or 0 when has_minimum: the usual formats */
-    /* One row of r: codes [n_cols], scales, zeros and minima [n_groups].  May be called by many threads. */
-    void (*read)(const struct tensor_rows *r, int64_t row, uint8_t *codes, float *scales, float *zeros, float *minima);
+    bool e4m3;                 /* codes are floats of 8 bits: value = scale[g] * E4M3(code), without zeros and minima */
+    bool int8_inputs;          /* made for products with inputs of 8 bits under one scale a row */
+    /* NULL; or, where columns of a group are not neighbours, the group of each: int32 [n_cols], unaligned.  Groups then have exactly `group` columns,
+     * the last what is left. */
+    const void *column_groups;
+    /* Rows [row0, row0 + n) of r: codes [n][n_cols] in the stored order of columns; scales, zeros and minima [n][n_groups].  May be called by many
+     * threads. */
+    void (*read)(const struct tensor_rows *r, int64_t row0, int64_t n, uint8_t *codes, float *scales, float *zeros, float *minima);
 };
 
 static inline int64_t tensor_quant_groups(const struct tensor_quant *q, int64_t n_cols)

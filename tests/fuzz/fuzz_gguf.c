@@ -42,7 +42,7 @@ static void read_rows(const struct gguf *g)
         r.read(&r, 0, 1, row);
         r.read(&r, t->dims[0] - 1, 1, row);
         if (r.quant)
-            r.quant->read(&r, t->dims[0] - 1, codes, scales, zeros, minima);
+            r.quant->read(&r, t->dims[0] - 1, 1, codes, scales, zeros, minima);
     }
 }
 

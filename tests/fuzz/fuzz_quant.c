@@ -17,7 +17,7 @@ static void read_all(const struct quant_matrix *q)
         int64_t groups = tensor_quant_groups(r.quant, q->n_cols);
         uint8_t *codes = mem_try_alloc((size_t)q->n_cols, 1);
         float *scales = mem_try_alloc((size_t)groups, 3 * sizeof *scales);
-        r.quant->read(&r, q->n_rows - 1, codes, scales, scales + groups, scales + 2 * groups);
+        r.quant->read(&r, q->n_rows - 1, 1, codes, scales, scales + groups, scales + 2 * groups);
         for (int64_t k = 0; k < q->n_cols; k++)
             if (codes[k] >> r.quant->bits)
                 abort();

@@ -13,7 +13,9 @@ static void test_one_format(void **state)
     struct fwd_quant q;
     struct err e;
     assert_true(fwd_quant_parse(NULL, &q, &e) && !q.set[FWD_KIND_ATTN]);
-    assert_true(fwd_quant_parse("none", &q, &e) && !q.set[FWD_KIND_HEAD]);
+    assert_false(q.widen);
+    assert_true(fwd_quant_parse("auto", &q, &e) && !q.set[FWD_KIND_HEAD] && !q.widen);
+    assert_true(fwd_quant_parse("none", &q, &e) && !q.set[FWD_KIND_HEAD] && q.widen);
     assert_true(fwd_quant_parse("int8", &q, &e));
     for (int k = 0; k < FWD_KIND_COUNT; k++)
         assert_true(q.set[k] && q.format[k] == DEV_FMT_I8);

@@ -20,6 +20,15 @@ static uint32_t crc32_of(uint32_t crc, const void *data, size_t n)
     return ~crc;
 }
 
+static int64_t group_of(const struct tensor_quant *q, int64_t k)
+{
+    int32_t g;
+    if (!q->column_groups)
+        return k / q->group;
+    memcpy(&g, (const char *)q->column_groups + 4 * k, 4);
+    return g;
+}
+
 /* Codes, scales and zeros give the values that read gives. */
 static void check_split(const struct tensor_rows *r, const float *values)
 {
@@ -27,11 +36,15 @@ static void check_split(const struct tensor_rows *r, const float *values)
     float scales[MAX_COLS], zeros[MAX_COLS], minima[MAX_COLS];
     assert_true(r->n_cols <= MAX_COLS);
     for (int64_t i = 0; i < r->n_rows; i++) {
-        r->quant->read(r, i, codes, scales, zeros, minima);
+        r->quant->read(r, i, 1, codes, scales, zeros, minima);
         for (int64_t k = 0; k < r->n_cols; k++) {
-            int64_t g = k / r->quant->group;
+            int64_t g = group_of(r->quant, k);
             float v = scales[g] * ((float)codes[k] - zeros[g]) + minima[g];
             assert_true(codes[k] < 1 << r->quant->bits);
+            if (r->quant->e4m3) {
+                tensor_to_f32(DT_F8_E4M3, &codes[k], 1, &v);
+                v *= scales[g];
+            }
             assert_memory_equal(&v, &values[i * r->n_cols + k], sizeof v);
         }
     }
@@ -77,7 +90,7 @@ static void check_values(const char *dir, const char *model)
     if (!model_open(&m, dir, NULL, &e))
         fail_msg("%s", e.msg);
     assert_true(json_object_size(crc) >= 6);
-    bool rotated = strstr(model, "actorder"), table = strstr(model, "fp8") || strstr(model, "nf4");
+    bool rotated = strstr(model, "actorder"), table = strstr(model, "nf4");
     for (size_t s = 0; s < sizeof slots / sizeof *slots; s++) {
         struct model_linear l;
         if (!model_get_linear(m, slots[s].slot, 0, 0, &l, &e))
@@ -87,20 +100,19 @@ static void check_values(const char *dir, const char *model)
             snprintf(name, sizeof name, "model.layers.0.%s", slots[s].parts[p]);
             check_part(model, &l.parts[p], crc, name);
             if (json_object_get(crc, name)) {
-                assert_int_equal(l.parts[p].quant == NULL, rotated || table);
+                struct model_part parts[3];
+                assert_int_equal(model_linear_parts(m, slots[s].slot, 0, 0, parts), l.n_parts);
+                assert_int_equal(l.parts[p].quant == NULL, table);
+                assert_int_equal(l.parts[p].quant && l.parts[p].quant->column_groups, rotated);
                 assert_int_equal(model_linear_dtype(m, slots[s].slot, 0, 0), DT_F32);
-                assert_true(model_linear_is_quantized(m, slots[s].slot, 0, 0));
-                int bits;
-                int64_t group;
-                assert_int_equal(model_linear_integers(m, slots[s].slot, 0, 0, &bits, &group), !(rotated || table));
-                if (l.parts[p].quant)
-                    assert_true(bits == l.parts[p].quant->bits && group == l.parts[p].quant->group);
+                assert_true(model_linear_is_quantized(m, slots[s].slot, 0, 0) && parts[p].is_quantized);
+                assert_true(parts[p].n_rows == l.parts[p].n_rows && parts[p].n_cols == l.parts[p].n_cols);
+                assert_int_equal(parts[p].quant.bits, table ? 0 : l.parts[p].quant->bits);
             }
         }
         model_linear_free(&l);
     }
     assert_false(model_linear_is_quantized(m, ARCH_LIN_EMBED, 0, 0));
-    assert_false(model_linear_integers(m, ARCH_LIN_EMBED, 0, 0, &(int){ 0 }, &(int64_t){ 0 }));
     model_close(&m);
     json_decref(crc);
 }

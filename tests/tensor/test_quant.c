@@ -27,7 +27,7 @@ static void check_rows(const struct quant_block *q, const unsigned char *data, i
     if (want)
         assert_memory_equal(out, want + cols, (size_t)((rows - 1) * cols) * sizeof *out);
     for (int64_t i = 0; i < rows - 1; i++) {
-        r.quant->read(&r, i, codes, scales, zeros, minima);
+        r.quant->read(&r, i, 1, codes, scales, zeros, minima);
         for (int64_t c = 0; c < cols; c++) {
             int64_t g = c / r.quant->group;
             float v = scales[g] * ((float)codes[c] - zeros[g]) + minima[g];

@@ -16,8 +16,10 @@ struct linear {
     struct gemm_job job;
     const float *x;
     int64_t ldx;
+    const int32_t *order;    /* of the weight's columns, or NULL */
     int32_t panels_per_item, tiles_per_item, tile_blocks, k_pieces;
     bool self;
+    size_t temp_bytes;       /* of a tile of rows in the weight's order */
 };
 
 static int64_t ceil_div(int64_t a, int64_t b)
@@ -30,13 +32,25 @@ static int tile_height(const struct gemm_job *j, int tile)
     return (int)(gemm_rows_first(&j->rows, tile + 1) - gemm_rows_first(&j->rows, tile));
 }
 
-/* Piece `piece` of the K of one tile. */
-static void prepare(const struct linear *l, void *a, int tile, int64_t piece)
+void dev_cpu_take_columns(const int32_t *order, int64_t k, const float *x, float *out)
+{
+    for (int64_t i = 0; i < k; i++)
+        out[i] = x[order[i]];
+}
+
+/* Piece `piece` of the K of one tile; whole rows, brought into the weight's order, when it has one. */
+static void prepare(const struct linear *l, void *a, int tile, int64_t piece, float *temp)
 {
     const struct gemm_job *j = &l->job;
     int64_t row = gemm_rows_first(&j->rows, tile), k0 = piece * LINEAR_PREPARE_K;
     int rows = tile_height(j, tile);
     char *at = (char *)a + (size_t)row * gemm_act_bytes(j->kern, j->k);
+    if (l->order) {
+        for (int r = 0; r < rows; r++)
+            dev_cpu_take_columns(l->order, j->k, l->x + (row + r) * l->ldx, temp + r * j->k);
+        gemm_prepare(j->kern, temp, j->k, rows, j->k, at);
+        return;
+    }
     if (l->k_pieces == 1) {
         gemm_prepare(j->kern, l->x + row * l->ldx, l->ldx, rows, j->k, at);
         return;
@@ -71,15 +85,16 @@ static void run_linear(struct dev *d, const struct cpu_op *op, int phase, int me
 {
     const struct linear *l = (const struct linear *)op->args;
     char *scratch = cpu_member_scratch(d, member);
+    float *temp = (float *)(void *)(scratch + gemm_scratch_bytes());
     if (l->self) {
-        char *a = scratch + gemm_scratch_bytes();
+        char *a = scratch + gemm_scratch_bytes() + l->temp_bytes;
         for (int t = 0; t < l->job.rows.n_tiles; t++)
-            prepare(l, a, t, 0);
+            prepare(l, a, t, 0, temp);
         run_panels(d, l, a, scratch);
     } else if (phase == 0) {
         int64_t n = (int64_t)l->job.rows.n_tiles * l->k_pieces;
         for (int64_t i; (i = cpu_next(d)) < n;)
-            prepare(l, d->scratch, (int)(i / l->k_pieces), i % l->k_pieces);
+            prepare(l, d->scratch, (int)(i / l->k_pieces), i % l->k_pieces, temp);
     } else {
         run_panels(d, l, d->scratch, scratch);
     }
@@ -140,10 +155,12 @@ void dev_linear(struct dev *d, const struct dev_linear *p, const struct dev_weig
     l->x = x;
     l->ldx = ldx;
     l->self = self;
-    l->k_pieces = self || gemm_prepare_step(kern) == 0 ? 1 : (int32_t)ceil_div(w->k, LINEAR_PREPARE_K);
+    l->order = w->order;
+    l->temp_bytes = w->order ? ((size_t)kern->rows_max * (size_t)w->k * sizeof(float) + 63) & ~(size_t)63 : 0;
+    l->k_pieces = self || w->order || gemm_prepare_step(kern) == 0 ? 1 : (int32_t)ceil_div(w->k, LINEAR_PREPARE_K);
     choose_items(l, tpool_size(d->team));
     size_t a_bytes = (size_t)n * gemm_act_bytes(kern, w->k);
-    cpu_need(d, self ? 0 : a_bytes, gemm_scratch_bytes() + (self ? a_bytes : 0));
+    cpu_need(d, self ? 0 : a_bytes, gemm_scratch_bytes() + l->temp_bytes + (self ? a_bytes : 0));
 }
 
 /* ---- embedding ---- */
@@ -172,7 +189,7 @@ static void run_embed(struct dev *d, const struct cpu_op *op, int phase, int mem
 
 void dev_embed(struct dev *d, float *out, const struct dev_weight *table, float scale)
 {
-    assert(!table->gated);
+    assert(!table->gated && !table->order);
     struct embed *g = cpu_op_add(d, "embed", -1, 1, run_embed, sizeof *g, (int64_t)d->batch.n_tokens * table->k);
     *g = (struct embed){table, out, scale};
 }

@@ -229,11 +229,16 @@ static void prepare_tiles(struct dev *d, const struct moe *m, bool second, float
         int64_t r0 = gemm_rows_first(&cuts[e].rows, tile), r1 = gemm_rows_first(&cuts[e].rows, tile + 1), s0 = first[e] + r0;
         const float *src = (const float *)in_scratch(d, m->at.h) + s0 * m->ffn;
         int64_t ld = m->ffn;
-        if (!second) {
-            for (int64_t s = 0; s < r1 - r0; s++)
-                memcpy(temp + s * m->hidden, m->x + (int64_t)row[s0 + s] * m->hidden, (size_t)m->hidden * sizeof(float));
+        for (int64_t s = 0; (!second || w->order) && s < r1 - r0; s++) {
+            const float *x = second ? src + s * ld : m->x + (int64_t)row[s0 + s] * m->hidden;
+            if (w->order)
+                dev_cpu_take_columns(w->order, w->k, x, temp + s * w->k);
+            else
+                memcpy(temp + s * m->hidden, x, (size_t)m->hidden * sizeof(float));
+        }
+        if (!second || w->order) {
             src = temp;
-            ld = m->hidden;
+            ld = w->k;
         }
         unsigned char *ready = (unsigned char *)in_scratch(d, second ? m->at.h_ready : m->at.x)
                              + (size_t)first[e] * ready_bytes(second ? m->ffn : m->hidden);
@@ -318,5 +323,5 @@ void dev_moe(struct dev *d, const struct dev_moe *p, const float *router, const 
     int64_t macs = 3 * (int64_t)n * m.k * m.hidden * m.ffn;
     struct moe *args = cpu_op_add(d, "moe", -1, MOE_PHASES, run_moe, sizeof m, read / 20 + macs / 50);
     *args = m;
-    cpu_need(d, m.at.end, gemm_scratch_bytes() + (size_t)GEMM_ROWS_MAX * (size_t)m.hidden * sizeof(float));
+    cpu_need(d, m.at.end, gemm_scratch_bytes() + (size_t)GEMM_ROWS_MAX * (size_t)(m.hidden > m.ffn ? m.hidden : m.ffn) * sizeof(float));
 }

@@ -2,6 +2,7 @@
 #include "dev/cpu/weight_int.h"
 
 #include <assert.h>
+#include <stdatomic.h>
 #include <string.h>
 #include "base/mem.h"
 #include "dev/cpu/cpu_int.h"
@@ -44,25 +45,39 @@ bool dev_format_searches(enum dev_format f)
 }
 
 /* Whole panels; a gated pair of h rows each takes as many as 2h plain rows do. */
-static bool panel_sizes(enum dev_format f, int64_t n_out, int64_t k, bool bias, int64_t *n_panels, size_t *bytes)
+static bool panel_sizes(const struct dev_weight_shape *s, int64_t *n_panels, size_t *bytes)
 {
     size_t panels, bias_bytes = 0;
-    if (n_out < 1 || k < 1 || n_out > INT64_MAX / 2 || k > INT32_MAX)
+    if (s->n_out < 1 || s->k < 1 || s->n_out > INT64_MAX / 2 || s->k > INT32_MAX)
         return false;
-    *n_panels = (n_out + GEMM_COLS - 1) / GEMM_COLS;
-    if (!mem_mul((size_t)*n_panels, gemm_panel_bytes(formats[f].gemm, k), &panels))
+    *n_panels = (s->n_out + GEMM_COLS - 1) / GEMM_COLS;
+    if (!mem_mul((size_t)*n_panels, gemm_panel_bytes(formats[s->format].gemm, s->k), &panels))
         return false;
-    if (bias && !mem_mul((size_t)*n_panels, GEMM_COLS * sizeof(float), &bias_bytes))
+    if (s->bias && !mem_mul((size_t)*n_panels, GEMM_COLS * sizeof(float), &bias_bytes))
         return false;
-    return mem_add(panels, bias_bytes, bytes);
+    return mem_add(panels, bias_bytes, bytes) && (!s->ordered || mem_add(*bytes, (size_t)s->k * sizeof(int32_t), bytes));
+}
+
+size_t dev_weight_shape_bytes(const struct dev_weight_shape *s)
+{
+    int64_t n_panels;
+    size_t bytes;
+    assert((unsigned)s->format < DEV_FMT_COUNT);
+    return panel_sizes(s, &n_panels, &bytes) ? bytes : 0;
 }
 
 size_t dev_weight_bytes(enum dev_format format, int64_t n_out, int64_t k, bool bias)
 {
-    int64_t n_panels;
-    size_t bytes;
-    assert((unsigned)format < DEV_FMT_COUNT);
-    return panel_sizes(format, n_out, k, bias, &n_panels, &bytes) ? bytes : 0;
+    return dev_weight_shape_bytes(&(struct dev_weight_shape){ .format = format, .n_out = n_out, .k = k, .bias = bias });
+}
+
+/* Where bias and order lie behind the panels. */
+static void set_places(struct dev_weight *w, const struct dev_weight_shape *s)
+{
+    unsigned char *at = w->panels + (size_t)w->n_panels * w->panel_bytes;
+    w->bias = s->bias ? (float *)(void *)at : NULL;
+    at += s->bias ? (size_t)w->n_panels * GEMM_COLS * sizeof(float) : 0;
+    w->order = s->ordered ? (int32_t *)(void *)at : NULL;
 }
 
 int64_t dev_weight_rows(const struct dev_weight *w)
@@ -93,13 +108,21 @@ struct pack_job {
     struct dev_weight *w;
     const struct dev_weight_spec *spec;
     enum dtype raw;
-    float *rows;             /* [member][GEMM_COLS][k] */
+    unsigned char *rows;     /* [member][member_bytes]: values [GEMM_COLS][k], or codes */
+    size_t member_bytes;
+    atomic_bool overflow;    /* a scale is beyond the format's type */
 };
 
 /* n stored rows from row0 of one part into columns from col0. */
-static void pack_part(const struct pack_job *j, const struct tensor_rows *part, int64_t row0, int n, void *panel, int col0, float *rows)
+static void pack_part(struct pack_job *j, const struct tensor_rows *part, int64_t row0, int n, void *panel, int col0, void *work)
 {
     const struct dev_weight *w = j->w;
+    float *rows = work;
+    if (j->spec->codes) {
+        if (!dev_cpu_pack_codes(w, part, row0, n, panel, col0, work))
+            atomic_store(&j->overflow, true);
+        return;
+    }
     if (part->raw && part->dtype == j->raw) {
         const char *raw = (const char *)part->raw + (size_t)row0 * part->raw_stride_bytes;
         gemm_pack_raw(w->format, panel, col0, n, w->k, raw, part->raw_stride_bytes);
@@ -110,7 +133,7 @@ static void pack_part(const struct pack_job *j, const struct tensor_rows *part, 
 }
 
 /* The rows [first, first + n) of the stacked matrix into columns from col0: one or more parts. */
-static void pack_rows(const struct pack_job *j, int64_t first, int n, void *panel, int col0, float *rows)
+static void pack_rows(struct pack_job *j, int64_t first, int n, void *panel, int col0, void *rows)
 {
     for (int i = 0; i < j->spec->n_parts && n > 0; i++) {
         const struct tensor_rows *part = &j->spec->parts[i];
@@ -135,10 +158,10 @@ static void pack_bias(const struct pack_job *j, int64_t panel, int64_t first, in
 
 static void pack_panel(void *ctx, int64_t p, int member)
 {
-    const struct pack_job *j = ctx;
+    struct pack_job *j = ctx;
     const struct dev_weight *w = j->w;
     void *panel = w->panels + (size_t)p * w->panel_bytes;
-    float *rows = j->rows + (size_t)member * GEMM_COLS * (size_t)w->k;
+    void *rows = j->rows + (size_t)member * j->member_bytes;
     int halves = w->gated ? 2 : 1, width = GEMM_COLS / halves;
     int64_t part_rows = w->n_out / halves, first = p * width;
     int n = part_rows - first < width ? (int)(part_rows - first) : width;
@@ -179,39 +202,64 @@ static bool weight_alloc(struct dev_weight *w)
     return w->panels != NULL;
 }
 
+/* Bytes that a member needs to pack a panel. */
+static bool member_bytes(const struct dev_weight_spec *s, int64_t k, size_t *bytes)
+{
+    if (!mem_mul((size_t)k * sizeof(float), GEMM_COLS, bytes))
+        return false;
+    for (int i = 0; s->codes && i < s->n_parts; i++) {
+        size_t part = dev_cpu_codes_bytes(s->parts[i].quant, k, GEMM_COLS);
+        *bytes = part > *bytes ? part : *bytes;
+    }
+    *bytes = (*bytes + 63) & ~(size_t)63;
+    return true;
+}
+
+static bool weight_fill(struct dev *d, struct dev_weight *w, const struct dev_weight_spec *s, const char *name, struct err *e)
+{
+    struct pack_job job = { .w = w, .spec = s, .raw = formats[s->format].raw };
+    if (w->order && !dev_cpu_codes_order(s->parts[0].quant, w->k, w->order))
+        return err_set(e, ERR_INTERNAL, "weight %s: its groups of columns differ in size", name);
+    if (!member_bytes(s, w->k, &job.member_bytes) || !(job.rows = mem_try_alloc((size_t)dev_caps(d)->n_threads, job.member_bytes)))
+        return err_set(e, ERR_NOMEM, "weight %s: no memory to pack %lld x %lld as %s", name, (long long)w->n_out, (long long)w->k,
+                       dev_format_name(s->format));
+    dev_for(d, w->n_panels, pack_panel, &job);
+    mem_free(job.rows);
+    if (atomic_load(&job.overflow))
+        return err_set(e, ERR_UNSUPPORTED, "weight %s: it has scales beyond F16, in which %s keeps them; load it with --quantization none", name,
+                       dev_format_name(s->format));
+    return true;
+}
+
 bool dev_weight_pack(struct dev *d, struct dev_weight **out, const struct dev_weight_spec *s, const char *name, struct err *e)
 {
     *out = NULL;
     int64_t n_out = 0, k = 0;
     if (!check_spec(s, name, &n_out, &k, e))
         return false;
-    float *rows = NULL;
+    struct dev_weight_shape shape = {
+        .format = s->format, .n_out = n_out, .k = k, .bias = s->bias != NULL, .ordered = s->codes && s->parts[0].quant->column_groups,
+    };
     struct dev_weight *w = mem_try_zalloc(1, sizeof *w);
-    size_t row_bytes;
-    if (!w || !mem_mul((size_t)k * sizeof(float), GEMM_COLS, &row_bytes))
-        goto nomem;
+    if (!w)
+        return err_set(e, ERR_NOMEM, "out of memory");
     w->format = formats[s->format].gemm;
     w->gated = s->gated;
     w->n_out = n_out;
     w->k = k;
     w->panel_bytes = gemm_panel_bytes(w->format, k);
-    if (!panel_sizes(s->format, n_out, k, s->bias != NULL, &w->n_panels, &w->bytes) || !weight_alloc(w))
-        goto nomem;
-    if (s->bias)
-        w->bias = (float *)(w->panels + (size_t)w->n_panels * w->panel_bytes);
-    rows = mem_try_alloc((size_t)dev_caps(d)->n_threads, row_bytes);
-    if (!rows)
-        goto nomem;
-    struct pack_job job = {w, s, formats[s->format].raw, rows};
-    dev_for(d, w->n_panels, pack_panel, &job);
-    mem_free(rows);
+    if (!panel_sizes(&shape, &w->n_panels, &w->bytes) || !weight_alloc(w)) {
+        err_set(e, ERR_NOMEM, "weight %s: no memory to pack %lld x %lld as %s", name, (long long)n_out, (long long)k, dev_format_name(s->format));
+        mem_free(w);
+        return false;
+    }
+    set_places(w, &shape);
+    if (!weight_fill(d, w, s, name, e)) {
+        dev_weight_free(d, &w);
+        return false;
+    }
     *out = w;
     return true;
-nomem:
-    err_set(e, ERR_NOMEM, "weight %s: no memory to pack %lld x %lld as %s", name, (long long)n_out, (long long)k,
-            dev_format_name(s->format));
-    dev_weight_free(d, &w);
-    return false;
 }
 
 /* ---- images ---- */
@@ -226,7 +274,7 @@ const void *dev_weight_image(const struct dev_weight *w, size_t *bytes)
 const char *dev_weight_layout(const struct dev *d)
 {
     (void)d;
-    return "cpu panels of 32, layout 4";
+    return "cpu panels of 32, layout 5";
 }
 
 bool dev_weight_from_image(struct dev *d, struct dev_weight **out, const struct dev_weight_shape *s, const void *image, size_t bytes, struct err *e)
@@ -242,14 +290,13 @@ bool dev_weight_from_image(struct dev *d, struct dev_weight **out, const struct 
     w->k = s->k;
     w->panel_bytes = gemm_panel_bytes(w->format, s->k);
     w->borrowed = true;
-    if (!panel_sizes(s->format, s->n_out, s->k, s->bias, &w->n_panels, &w->bytes) || w->bytes != bytes || (uintptr_t)image % GEMM_ALIGN) {
+    if (!panel_sizes(s, &w->n_panels, &w->bytes) || w->bytes != bytes || (uintptr_t)image % GEMM_ALIGN) {
         mem_free(w);
         return err_set(e, ERR_FORMAT, "an image of %zu bytes is not %lld x %lld in %s", bytes, (long long)s->n_out, (long long)s->k,
                        dev_format_name(s->format));
     }
     w->panels = (unsigned char *)(uintptr_t)image; /* read only from here on */
-    if (s->bias)
-        w->bias = (float *)(void *)(w->panels + (size_t)w->n_panels * w->panel_bytes);
+    set_places(w, s);
     *out = w;
     return true;
 }
