@@ -68,6 +68,12 @@ void cli_engine_table(struct cli_engine_flags *f, struct cli_opt table[CLI_ENGIN
 struct log;
 bool cli_engine_opts(const struct cli_engine_flags *f, const char *model, struct engine_opts *o, struct log **lg, struct err *e);
 
+/* Runs this program's own `serve` on a free port of 127.0.0.1 with all engine options as they were read here, and waits until it
+ * listens (bench/context.h).  Stop it with bench_server_stop. */
+struct bench_server;
+bool cli_child_serve(struct bench_server *server, const struct cli_engine_flags *flags, const char *model, const char *api_key,
+                     double timeout_s, struct err *e);
+
 /* ---- options of commands that sample ---- */
 struct sample_params;
 struct gen_request;
@@ -114,5 +120,6 @@ int cmd_bench(int argc, char **argv);
 int cmd_bench_serve(int argc, char **argv);
 int cmd_bench_context(int argc, char **argv);
 int cmd_bench_kernels(int argc, char **argv);
+int cmd_bench_startup(int argc, char **argv);
 
 #endif

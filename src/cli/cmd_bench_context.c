@@ -8,7 +8,7 @@
 #include "bench/context.h"
 #include "cli/cli.h"
 
-enum { MAX_SERVER_ARGS = CLI_ENGINE_OPTS + 8, STARTUP_TIMEOUT_S = 600 };
+enum { STARTUP_TIMEOUT_S = 600 };
 
 struct bench_context {
     struct bench_context_opts o;
@@ -21,57 +21,6 @@ struct bench_context {
     struct bench_http *client;
     struct bench_server server;
 };
-
-/* ---- the server started here ---- */
-
-static bool write_flag(const struct cli_opt *o, struct buf *text)
-{
-    buf_printf(text, "--%s=", o->name);
-    switch (o->type) {
-    case CLI_FLAG: return buf_puts(text, *(const bool *)o->out ? "true" : "false");
-    case CLI_STR: return buf_puts(text, *(const char *const *)o->out);
-    case CLI_INT: return buf_printf(text, "%d", (int)*(const int32_t *)o->out);
-    case CLI_I64: return buf_printf(text, "%lld", (long long)*(const int64_t *)o->out);
-    case CLI_F64: return buf_printf(text, "%.17g", *(const double *)o->out);
-    case CLI_LIST: break;   /* the engine has no lists */
-    }
-    return false;
-}
-
-/* This program's own `serve`, with all engine options as they were read here: the child's environment says the same or
- * is overruled. */
-static bool start_server(struct bench_context *b, const char *model, struct err *e)
-{
-    struct cli_opt table[CLI_ENGINE_OPTS];
-    char exe[] = "/proc/self/exe", serve[] = "serve", host[] = "--host=127.0.0.1", port[] = "--port=0", separator[] = "--";
-    char *argv[MAX_SERVER_ARGS] = {exe, serve, host, port}, *name = NULL;
-    int n = 4, n_fixed = n;
-    bool ok = true;
-    cli_engine_table(&b->flags, table);
-    for (const struct cli_opt *o = table; ok && o->name; o++) {
-        struct buf text;
-        if (o->type == CLI_STR && !*(const char *const *)o->out)
-            continue;
-        buf_init(&text, 0);
-        ok = write_flag(o, &text) && (argv[n] = buf_take(&text)) && ++n;
-        if (!ok)
-            buf_free(&text);
-    }
-    int n_flags = n;
-    if (model && (name = mem_try_strdup(model))) {
-        argv[n++] = separator;
-        argv[n++] = name;
-    }
-    if (!ok || (model && !name))
-        ok = err_set(e, ERR_NOMEM, "out of memory");
-    unsetenv("QUIRE_CONFIG");   /* it is this command's, and has been read into the options */
-    ok = ok && (!b->api_key || setenv("QUIRE_API_KEY", b->api_key, 1) == 0 || err_set(e, ERR_NOMEM, "out of memory"));
-    ok = ok && bench_server_start(&b->server, argv, b->startup_timeout, e);
-    for (int i = n_fixed; i < n_flags; i++)
-        mem_free(argv[i]);
-    mem_free(name);
-    return ok;
-}
 
 /* An engine option on the command line would do nothing to a server that runs already. */
 static const char *engine_option_given(int argc, char **argv, const struct cli_opt *table)
@@ -164,7 +113,7 @@ static bool prepare(struct bench_context *b, const char *model, struct err *e)
         return err_set(e, ERR_NOT_FOUND, "--plot needs gnuplot, which is not in PATH");
     if (b->csv_path && !(b->csv = fopen(b->csv_path, "we")))
         return err_set(e, ERR_IO, "%s: %s", b->csv_path, strerror(errno));
-    if (!b->base_url && !start_server(b, model, e))
+    if (!b->base_url && !cli_child_serve(&b->server, &b->flags, model, b->api_key, b->startup_timeout, e))
         return false;
     struct bench_http_opts h = {.base_url = b->base_url ? b->base_url : b->server.url, .api_key = b->api_key, .timeout_s = b->timeout};
     if (!bench_http_open(&b->client, &h, e))

@@ -168,9 +168,16 @@ static void drain(struct serve *s)
 static bool serve(struct serve *s, const char *model, struct err *e)
 {
     struct server_opts o;
+    int64_t start = clock_now_us(), loaded;
     raise_fd_limit();
-    if (!open_engine(s, model, e) || !fill_server_opts(s, &o, e) || !catch_signals(e) || !server_open(&s->server, &o, e))
+    if (!open_engine(s, model, e) || !fill_server_opts(s, &o, e) || !catch_signals(e))
         return false;
+    loaded = clock_now_us();
+    if (!server_open(&s->server, &o, e))
+        return false;
+    int64_t ready = clock_now_us();
+    log_info(s->log, "serve", "ready in %.0f ms: model %.0f ms, server %.0f ms", (double)(ready - start) / 1e3, (double)(loaded - start) / 1e3,
+             (double)(ready - loaded) / 1e3);
     print_banner(s);
     wait_for_signal();
     drain(s);

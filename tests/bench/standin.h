@@ -182,7 +182,9 @@ static void *standin_serve(void *arg)
         need = (size_t)(end + 4 - text) + (length ? (size_t)atol(length + 15) : 0);
         if (len < need)
             continue;
-        if (strncmp(text, "GET /v1/models ", 15) == 0)
+        if (strncmp(text, "GET /health ", 12) == 0)
+            standin_answer(c->fd, 200, "");
+        else if (strncmp(text, "GET /v1/models ", 15) == 0)
             standin_answer(c->fd, 200, "{\"data\":[{\"id\":\"stand-in\"}]}");
         else if (strncmp(text, "POST ", 5) == 0 && strstr(text, "completions"))
             standin_generate(c->s, c->fd, end + 4);
