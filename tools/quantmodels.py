@@ -258,6 +258,8 @@ MODELS = {
             "config.json", ["self_attn.o_proj"]),
     "fp8-block": (fp8(block=(64, 64), name="weight_scale_inv"), {"quant_method": "fp8", "activation_scheme": "dynamic", "weight_block_size": [64, 64]},
                   "config.json", []),
+    "fp8-block128": (fp8(block=(128, 128), name="weight_scale_inv"), {"quant_method": "fp8", "activation_scheme": "dynamic", "weight_block_size": [128, 128]},
+                     "config.json", []),
     "bnb-nf4": (nf4(False), {"quant_method": "bitsandbytes", "load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}, "config.json", []),
     "bnb-nf4-double": (nf4(True), {"quant_method": "bitsandbytes", "load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True,
                                    "llm_int8_skip_modules": ["lm_head"]}, "config.json", []),

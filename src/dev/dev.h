@@ -66,16 +66,18 @@ enum dev_format {
     DEV_FMT_I8,                                        /* a scale for each output */
     DEV_FMT_I8_G16, DEV_FMT_I8_G32,                    /* a scale for each output and 16 or 32 inputs */
     DEV_FMT_U4_G32, DEV_FMT_U4_G64, DEV_FMT_U4_G128,   /* 4 bits, scale and minimum for each output and group */
+    DEV_FMT_U8_G16, DEV_FMT_U8_G32,                    /* 8 bits, the same */
     DEV_FMT_F8,                                        /* E4M3, a scale for each output */
+    DEV_FMT_F8_G128,                                   /* E4M3, a scale for each output and group */
     DEV_FMT_COUNT
 };
-/* "f32", "f16", "bf16", "int8", "int8-g16", "int8-g32", "int4-g32", "int4-g64", "int4-g128", "fp8" */
+/* "f32", "f16", "bf16", "int8", "int8-g16", "int8-g32", "int4-g32", "int4-g64", "int4-g128", "uint8-g16", "uint8-g32", "fp8", "fp8-g128" */
 const char *dev_format_name(enum dev_format f);
 bool dev_format_parse(const char *name, enum dev_format *out);
 bool dev_format_searches(enum dev_format f);                  /* 4 bits: packing makes use of dev_weight_spec.importance */
 
-/* The format that holds what q says of rows of n_cols: codes as they are, scales and minima rounded to the format's type (f16; f32 for int8 and
- * fp8).  False: there is none, and only values can be packed. */
+/* The format that holds what q says of rows of n_cols: codes as they are, scales and minima rounded to the format's type (f16; f32 for int8, fp8
+ * and fp8-g128).  False: there is none, and only values can be packed. */
 bool dev_format_of_codes(const struct tensor_quant *q, int64_t n_cols, enum dev_format *out);
 
 struct dev_weight_spec {

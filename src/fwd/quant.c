@@ -22,7 +22,7 @@ static bool parse_format(const char *text, size_t len, enum dev_format *out, str
         if (dev_format_parse(name, out))
             return true;
     }
-    return err_set(e, ERR_INVALID, "quantization: '%.*s' is not auto, none, int8, int8-g16, int8-g32, int4, int4-g32, int4-g64, int4-g128, fp8, bf16, f16 or f32",
+    return err_set(e, ERR_INVALID, "quantization: '%.*s' is not auto, none, int8, int8-g16, int8-g32, int4, int4-g32, int4-g64, int4-g128, uint8-g16, uint8-g32, fp8, fp8-g128, bf16, f16 or f32",
                    (int)(len < 40 ? len : 40), text);
 }
 

@@ -13,40 +13,52 @@ static const struct gemm_kern kernels[] = {
     {"f16_ref", KERN_ISA_SCALAR, NULL, GEMM_F16, GEMM_OPERAND_F32, 8, gemm_tile_f16_ref, gemm_prepare_f32_ref},
     {"bf16_ref", KERN_ISA_SCALAR, NULL, GEMM_BF16, GEMM_OPERAND_F32, 8, gemm_tile_bf16_ref, gemm_prepare_f32_ref},
     {"f8_ref", KERN_ISA_SCALAR, NULL, GEMM_F8, GEMM_OPERAND_F32, 8, gemm_tile_f8_ref, gemm_prepare_f32_ref},
+    {"f8_g128_ref", KERN_ISA_SCALAR, NULL, GEMM_F8_G128, GEMM_OPERAND_F32, 8, gemm_tile_f8_g128_ref, gemm_prepare_f32_ref},
     {"i8_ref", KERN_ISA_SCALAR, NULL, GEMM_I8, GEMM_OPERAND_S8, 8, gemm_tile_i8_ref, gemm_prepare_int_ref},
     {"i8_g16_ref", KERN_ISA_SCALAR, NULL, GEMM_I8_G16, GEMM_OPERAND_S8, 8, gemm_tile_i8_g16_ref, gemm_prepare_int_ref},
     {"i8_g32_ref", KERN_ISA_SCALAR, NULL, GEMM_I8_G32, GEMM_OPERAND_S8, 8, gemm_tile_i8_g32_ref, gemm_prepare_int_ref},
     {"u4_g32_ref", KERN_ISA_SCALAR, NULL, GEMM_U4_G32, GEMM_OPERAND_S8, 8, gemm_tile_u4_g32_ref, gemm_prepare_int_ref},
     {"u4_g64_ref", KERN_ISA_SCALAR, NULL, GEMM_U4_G64, GEMM_OPERAND_S8, 8, gemm_tile_u4_g64_ref, gemm_prepare_int_ref},
     {"u4_g128_ref", KERN_ISA_SCALAR, NULL, GEMM_U4_G128, GEMM_OPERAND_S8, 8, gemm_tile_u4_g128_ref, gemm_prepare_int_ref},
+    {"u8_g16_ref", KERN_ISA_SCALAR, NULL, GEMM_U8_G16, GEMM_OPERAND_S8, 8, gemm_tile_u8_g16_ref, gemm_prepare_int_ref},
+    {"u8_g32_ref", KERN_ISA_SCALAR, NULL, GEMM_U8_G32, GEMM_OPERAND_S8, 8, gemm_tile_u8_g32_ref, gemm_prepare_int_ref},
     {"f32_avx2", KERN_ISA_AVX2, NULL, GEMM_F32, GEMM_OPERAND_F32, 6, gemm_tile_f32_avx2, gemm_prepare_f32_ref},
     {"f16_avx2", KERN_ISA_AVX2, NULL, GEMM_F16, GEMM_OPERAND_F32, 6, gemm_tile_f16_avx2, gemm_prepare_f32_ref},
     {"bf16_avx2", KERN_ISA_AVX2, NULL, GEMM_BF16, GEMM_OPERAND_F32, 6, gemm_tile_bf16_avx2, gemm_prepare_f32_ref},
     {"f8_avx2", KERN_ISA_AVX2, NULL, GEMM_F8, GEMM_OPERAND_F32, 6, gemm_tile_f8_avx2, gemm_prepare_f32_ref},
+    {"f8_g128_avx2", KERN_ISA_AVX2, NULL, GEMM_F8_G128, GEMM_OPERAND_F32, 6, gemm_tile_f8_g128_avx2, gemm_prepare_f32_ref},
     {"i8_avx2", KERN_ISA_AVX2, NULL, GEMM_I8, GEMM_OPERAND_S16, 6, gemm_tile_i8_avx2, gemm_prepare_int_avx2},
     {"i8_g16_avx2", KERN_ISA_AVX2, NULL, GEMM_I8_G16, GEMM_OPERAND_S16, 3, gemm_tile_i8_g16_avx2, gemm_prepare_int_avx2},
     {"i8_g32_avx2", KERN_ISA_AVX2, NULL, GEMM_I8_G32, GEMM_OPERAND_S16, 3, gemm_tile_i8_g32_avx2, gemm_prepare_int_avx2},
     {"u4_g32_avx2", KERN_ISA_AVX2, NULL, GEMM_U4_G32, GEMM_OPERAND_S16, 3, gemm_tile_u4_g32_avx2, gemm_prepare_int_avx2},
     {"u4_g64_avx2", KERN_ISA_AVX2, NULL, GEMM_U4_G64, GEMM_OPERAND_S16, 3, gemm_tile_u4_g64_avx2, gemm_prepare_int_avx2},
     {"u4_g128_avx2", KERN_ISA_AVX2, NULL, GEMM_U4_G128, GEMM_OPERAND_S16, 3, gemm_tile_u4_g128_avx2, gemm_prepare_int_avx2},
+    {"u8_g16_avx2", KERN_ISA_AVX2, NULL, GEMM_U8_G16, GEMM_OPERAND_S16, 3, gemm_tile_u8_g16_avx2, gemm_prepare_int_avx2},
+    {"u8_g32_avx2", KERN_ISA_AVX2, NULL, GEMM_U8_G32, GEMM_OPERAND_S16, 3, gemm_tile_u8_g32_avx2, gemm_prepare_int_avx2},
     {"i8_avxvnni", KERN_ISA_AVX2, "avx_vnni", GEMM_I8, GEMM_OPERAND_S8, 6, gemm_tile_i8_avxvnni, gemm_prepare_int_avx2},
     {"i8_g16_avxvnni", KERN_ISA_AVX2, "avx_vnni", GEMM_I8_G16, GEMM_OPERAND_S8, 3, gemm_tile_i8_g16_avxvnni, gemm_prepare_int_avx2},
     {"i8_g32_avxvnni", KERN_ISA_AVX2, "avx_vnni", GEMM_I8_G32, GEMM_OPERAND_S8, 3, gemm_tile_i8_g32_avxvnni, gemm_prepare_int_avx2},
     {"u4_g32_avxvnni", KERN_ISA_AVX2, "avx_vnni", GEMM_U4_G32, GEMM_OPERAND_S8, 3, gemm_tile_u4_g32_avxvnni, gemm_prepare_int_avx2},
     {"u4_g64_avxvnni", KERN_ISA_AVX2, "avx_vnni", GEMM_U4_G64, GEMM_OPERAND_S8, 3, gemm_tile_u4_g64_avxvnni, gemm_prepare_int_avx2},
     {"u4_g128_avxvnni", KERN_ISA_AVX2, "avx_vnni", GEMM_U4_G128, GEMM_OPERAND_S8, 3, gemm_tile_u4_g128_avxvnni, gemm_prepare_int_avx2},
+    {"u8_g16_avxvnni", KERN_ISA_AVX2, "avx_vnni", GEMM_U8_G16, GEMM_OPERAND_S8, 3, gemm_tile_u8_g16_avxvnni, gemm_prepare_int_avx2},
+    {"u8_g32_avxvnni", KERN_ISA_AVX2, "avx_vnni", GEMM_U8_G32, GEMM_OPERAND_S8, 3, gemm_tile_u8_g32_avxvnni, gemm_prepare_int_avx2},
     {"f32_avx512", KERN_ISA_AVX512, NULL, GEMM_F32, GEMM_OPERAND_F32, 14, gemm_tile_f32_avx512, gemm_prepare_f32_avx512},
     {"f16_avx512", KERN_ISA_AVX512, NULL, GEMM_F16, GEMM_OPERAND_F32, 14, gemm_tile_f16_avx512, gemm_prepare_f32_avx512},
     {"bf16_avx512", KERN_ISA_AVX512, NULL, GEMM_BF16, GEMM_OPERAND_F32, 14, gemm_tile_bf16_avx512, gemm_prepare_f32_avx512},
     {"f8_avx512", KERN_ISA_AVX512, NULL, GEMM_F8, GEMM_OPERAND_F32, 14, gemm_tile_f8_avx512, gemm_prepare_f32_avx512},
+    {"f8_g128_avx512", KERN_ISA_AVX512, NULL, GEMM_F8_G128, GEMM_OPERAND_F32, 14, gemm_tile_f8_g128_avx512, gemm_prepare_f32_avx512},
     {"i8_avx512vnni", KERN_ISA_AVX512, "avx512vnni", GEMM_I8, GEMM_OPERAND_S8, 14, gemm_tile_i8_avx512vnni, gemm_prepare_s8_avx512},
     {"i8_g16_avx512vnni", KERN_ISA_AVX512, "avx512vnni", GEMM_I8_G16, GEMM_OPERAND_S8, 6, gemm_tile_i8_g16_avx512vnni, gemm_prepare_s8_avx512},
     {"i8_g32_avx512vnni", KERN_ISA_AVX512, "avx512vnni", GEMM_I8_G32, GEMM_OPERAND_S8, 6, gemm_tile_i8_g32_avx512vnni, gemm_prepare_s8_avx512},
     {"u4_g32_avx512vnni", KERN_ISA_AVX512, "avx512vnni", GEMM_U4_G32, GEMM_OPERAND_S8, 6, gemm_tile_u4_g32_avx512vnni, gemm_prepare_s8_avx512},
     {"u4_g64_avx512vnni", KERN_ISA_AVX512, "avx512vnni", GEMM_U4_G64, GEMM_OPERAND_S8, 6, gemm_tile_u4_g64_avx512vnni, gemm_prepare_s8_avx512},
     {"u4_g128_avx512vnni", KERN_ISA_AVX512, "avx512vnni", GEMM_U4_G128, GEMM_OPERAND_S8, 6, gemm_tile_u4_g128_avx512vnni, gemm_prepare_s8_avx512},
+    {"u8_g16_avx512vnni", KERN_ISA_AVX512, "avx512vnni", GEMM_U8_G16, GEMM_OPERAND_S8, 6, gemm_tile_u8_g16_avx512vnni, gemm_prepare_s8_avx512},
+    {"u8_g32_avx512vnni", KERN_ISA_AVX512, "avx512vnni", GEMM_U8_G32, GEMM_OPERAND_S8, 6, gemm_tile_u8_g32_avx512vnni, gemm_prepare_s8_avx512},
     {"bf16_avx512bf16", KERN_ISA_AVX512_BF16, NULL, GEMM_BF16, GEMM_OPERAND_BF16, 14, gemm_tile_bf16_avx512bf16, gemm_prepare_bf16_avx512bf16},
     {"f8_avx512bf16", KERN_ISA_AVX512_BF16, NULL, GEMM_F8, GEMM_OPERAND_BF16, 11, gemm_tile_f8_avx512bf16, gemm_prepare_bf16_avx512bf16},
+    {"f8_g128_avx512bf16", KERN_ISA_AVX512_BF16, NULL, GEMM_F8_G128, GEMM_OPERAND_BF16, 11, gemm_tile_f8_g128_avx512bf16, gemm_prepare_bf16_avx512bf16},
 };
 enum { N_KERNELS = sizeof kernels / sizeof kernels[0] };
 
@@ -115,7 +127,10 @@ static const struct gemm_layout layouts[GEMM_FORMAT_COUNT] = {
     [GEMM_U4_G32] = {.unit_k = 4, .unit_bytes = 64, .group_units = 8, .head_bytes = 128},
     [GEMM_U4_G64] = {.unit_k = 4, .unit_bytes = 64, .group_units = 16, .head_bytes = 128},
     [GEMM_U4_G128] = {.unit_k = 4, .unit_bytes = 64, .group_units = 32, .head_bytes = 128},
+    [GEMM_U8_G16] = {.unit_k = 4, .unit_bytes = 128, .group_units = 4, .head_bytes = 128},
+    [GEMM_U8_G32] = {.unit_k = 4, .unit_bytes = 128, .group_units = 8, .head_bytes = 128},
     [GEMM_F8] = {.unit_k = 2, .unit_bytes = 64, .tail_bytes = 128},
+    [GEMM_F8_G128] = {.unit_k = 2, .unit_bytes = 64, .group_units = 64, .head_bytes = 128},
 };
 
 const struct gemm_layout *gemm_layout_of(enum gemm_format f)
@@ -126,7 +141,8 @@ const struct gemm_layout *gemm_layout_of(enum gemm_format f)
 int64_t gemm_units(enum gemm_format f, int64_t k)
 {
     const struct gemm_layout *l = &layouts[f];
-    int64_t whole = l->unit_k * (l->group_units ? l->group_units : 1);
+    /* Activations that are floats are not padded to groups. */
+    int64_t whole = l->unit_k * (l->group_units && f != GEMM_F8_G128 ? l->group_units : 1);
     return (k + whole - 1) / whole * whole / l->unit_k;
 }
 
@@ -139,7 +155,9 @@ static size_t units_bytes(enum gemm_format f, int64_t u)
 
 size_t gemm_panel_bytes(enum gemm_format f, int64_t k)
 {
-    return units_bytes(f, gemm_units(f, k)) + layouts[f].tail_bytes;
+    int64_t units = gemm_units(f, k), group = layouts[f].group_units;
+    bool rest = group && units % group;
+    return units_bytes(f, units) + (rest ? layouts[f].head_bytes : 0) + layouts[f].tail_bytes;
 }
 
 size_t gemm_act_bytes(const struct gemm_kern *kern, int64_t k)

@@ -7,11 +7,12 @@
  *             F32: 1 x 4 bytes    F16: 1 x 2 bytes    BF16: 2 x 2 bytes (what vdpbf16ps eats)
  *             I8:  4 x 1 byte, unsigned, the value + 128 (what vpdpbusd eats)
  *             U4:  4 nibbles; byte j of the unit's 64 holds column j/4 (low) and 16 + j/4 (high)
+ *             U8:  4 x 1 byte, unsigned
  *             F8:  2 x 1 byte, E4M3, in the order of gemm_f8_at (gemm_int.h)
  *
  * so a panel is one stream through memory and 16 columns of a unit are one vector.  K and the columns are padded
- * with zeros.  Quantized by groups of K, each group's units follow its f16 scales [GEMM_COLS] (and minima, for U4):
- * w = scale * q + minimum.  Quantized by column, f32 scales [GEMM_COLS] end the panel.  The layout is the same for every ISA.  A gated pair (gate, up) shares panels: columns 0..15
+ * with zeros.  Quantized by groups of K, each group's units follow its f16 scales [GEMM_COLS] (and minima, for U4 and U8):
+ * w = scale * q + minimum; F8's scales are f32, and its last group ends with K.  Quantized by column, f32 scales [GEMM_COLS] end the panel.  The layout is the same for every ISA.  A gated pair (gate, up) shares panels: columns 0..15
  * are gate rows, 16..31 the up rows of the same outputs.
  *
  * Activations are prepared once per product, by tiles of rows:
@@ -20,7 +21,7 @@
  *
  * in the type the kernel multiplies; or, for integer kernels, signed 8-bit values of 4 K (or the same as 16-bit pairs
  * (0,2) and (1,3), n = 2 x units) and behind them, for each group of K, [2][rows]: the scales, and what makes up for the
- * weights' offset: -128 times the sum of the group's integers (int32), or for U4 scale times that sum (f32).
+ * weights' offset: -128 times the sum of the group's integers (int32), or for U4 and U8 scale times that sum (f32).
  * Integers are scaled so that the group's largest magnitude (the whole row's, for I8) becomes 127.
  * A row that is not finite gets the scale NaN.
  *
@@ -43,7 +44,9 @@ enum gemm_format {
     GEMM_I8,                                  /* a scale for each column */
     GEMM_I8_G16, GEMM_I8_G32,                 /* a scale for each column and group of K */
     GEMM_U4_G32, GEMM_U4_G64, GEMM_U4_G128,   /* scale and minimum for each column and group */
+    GEMM_U8_G16, GEMM_U8_G32,                 /* the same with bytes */
     GEMM_F8,                                  /* a scale for each column */
+    GEMM_F8_G128,                             /* a scale for each column and group */
     GEMM_FORMAT_COUNT
 };
 enum gemm_operand { GEMM_OPERAND_F32, GEMM_OPERAND_BF16, GEMM_OPERAND_S8, GEMM_OPERAND_S16 };

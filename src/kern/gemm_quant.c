@@ -75,6 +75,42 @@ static void pack_f8(uint8_t *panel, int col, int64_t k, const float *row)
     memcpy(panel_tail(GEMM_F8, panel, k) + 4 * col, &scale, 4);
 }
 
+static void pack_f8_groups(uint8_t *panel, int col, int64_t k, const float *row)
+{
+    for (int64_t from = 0; from < k; from += 128) {
+        int64_t end = k - from < 128 ? k : from + 128;
+        float m = magnitude(row + from, end - from), scale = m / 448, inverse = m > 0 ? 448 / m : 0;
+        for (int64_t i = from; i < end; i++)
+            unit_at(GEMM_F8_G128, panel, i / 2)[gemm_f8_at(col, (int)(i % 2))] = inverse > 0 ? to_e4m3(row[i] * inverse) : 0;
+        memcpy(group_head(GEMM_F8_G128, panel, from / 128) + 4 * col, &scale, 4);
+    }
+}
+
+/* From the least value of each group to the greatest in 255 steps. */
+static void pack_u8_groups(enum gemm_format f, uint8_t *panel, int col, int64_t k, const float *row)
+{
+    int group = gemm_layout_of(f)->group_units * 4;
+    for (int64_t g = 0; g * group < k; g++) {
+        const float *x = row + g * group;
+        int n = k - g * group < group ? (int)(k - g * group) : group;
+        float low = x[0], high = x[0];
+        for (int i = 1; i < n; i++) {
+            low = x[i] < low ? x[i] : low;
+            high = x[i] > high ? x[i] : high;
+        }
+        bool finite = isfinite(magnitude(x, n));
+        uint16_t h[2] = { tensor_f32_to_f16(finite ? (high - low) / 255 : NAN), tensor_f32_to_f16(low) };
+        float scale = tensor_f16_to_f32(h[0]), minimum = tensor_f16_to_f32(h[1]), inverse = scale > 0 ? 1 / scale : 0;
+        uint8_t *b = unit_at(f, panel, g * group / 4) + 4 * col;
+        for (int i = 0; i < n; i++) {
+            float q = finite ? rintf((x[i] - minimum) * inverse) : 0;
+            b[i / 4 * 128 + i % 4] = q > 255 ? 255 : q < 0 ? 0 : (uint8_t)q;
+        }
+        memcpy(group_head(f, panel, g) + 2 * col, &h[0], 2);
+        memcpy(group_head(f, panel, g) + 64 + 2 * col, &h[1], 2);
+    }
+}
+
 static void pack_i8_groups(enum gemm_format f, uint8_t *panel, int col, int64_t k, const float *row)
 {
     int group = gemm_layout_of(f)->group_units * 4;
@@ -128,6 +164,10 @@ void gemm_quant_pack(enum gemm_format f, void *panel, int col, int64_t k, const 
         pack_i8(panel, col, k, row);
     else if (f == GEMM_F8)
         pack_f8(panel, col, k, row);
+    else if (f == GEMM_F8_G128)
+        pack_f8_groups(panel, col, k, row);
+    else if (f == GEMM_U8_G16 || f == GEMM_U8_G32)
+        pack_u8_groups(f, panel, col, k, row);
     else if (f == GEMM_I8_G16 || f == GEMM_I8_G32)
         pack_i8_groups(f, panel, col, k, row);
     else
@@ -141,7 +181,7 @@ static void put_codes(enum gemm_format f, uint8_t *panel, int col, int64_t from,
     uint8_t *b = unit_at(f, panel, from / lay->unit_k);
     for (; from < end; from += lay->unit_k, b += lay->unit_bytes) {
         int n = end - from < lay->unit_k ? (int)(end - from) : lay->unit_k;
-        if (f == GEMM_F8) {
+        if (f == GEMM_F8 || f == GEMM_F8_G128) {
             for (int i = 0; i < n; i++)
                 b[gemm_f8_at(col, i)] = codes[from + i];
         } else if (lay->unit_bytes == 64) {
@@ -168,6 +208,10 @@ void gemm_pack_codes(enum gemm_format f, void *panel, int col0, int n, int64_t k
                 memcpy(panel_tail(f, panel, k) + 4 * (col0 + j), &scale, 4);
                 continue;
             }
+            if (f == GEMM_F8_G128) {
+                memcpy(group_head(f, panel, from / group) + 4 * (col0 + j), &scale, 4);
+                continue;
+            }
             uint16_t h[2] = { tensor_f32_to_f16(scale), tensor_f32_to_f16(minimum) };
             memcpy(group_head(f, panel, from / group) + 2 * (col0 + j), &h[0], 2);
             if (lay->head_bytes == 128)
@@ -185,7 +229,9 @@ void gemm_quant_unpack(enum gemm_format f, const void *const_panel, int col, int
         memcpy(&scale, panel_tail(f, panel, k) + 4 * col, 4);
     for (int64_t i = 0; i < k; i++) {
         const uint8_t *u = unit_at(f, panel, i / lay->unit_k);
-        if (lay->group_units && i % (lay->group_units * 4) == 0) {
+        if (f == GEMM_F8_G128 && i % 128 == 0)
+            memcpy(&scale, group_head(f, panel, i / 128) + 4 * col, 4);
+        if (f != GEMM_F8_G128 && lay->group_units && i % (lay->group_units * 4) == 0) {
             uint16_t h[2] = {0, 0};
             const uint8_t *head = group_head(f, panel, i / (lay->group_units * 4));
             memcpy(&h[0], head + 2 * col, 2);
@@ -194,12 +240,14 @@ void gemm_quant_unpack(enum gemm_format f, const void *const_panel, int col, int
             scale = tensor_f16_to_f32(h[0]);
             minimum = tensor_f16_to_f32(h[1]);
         }
-        if (f == GEMM_F8) {
+        if (f == GEMM_F8 || f == GEMM_F8_G128) {
             tensor_to_f32(DT_F8_E4M3, u + gemm_f8_at(col, (int)(i % 2)), 1, out + i);
             out[i] *= scale;
         } else if (lay->unit_bytes == 64) {
             int q = u[col % 16 * 4 + i % 4] >> (col < 16 ? 0 : 4) & 15;
             out[i] = scale * (float)q + minimum;
+        } else if (gemm_has_minima(f)) {
+            out[i] = scale * (float)u[4 * col + i % 4] + minimum;
         } else {
             out[i] = scale * (float)(u[4 * col + i % 4] - 128);
         }

@@ -182,6 +182,12 @@ static const struct { struct tensor_quant q; enum dev_format format; int64_t k; 
     { { .bits = 8, .group = 300, .fixed_zero = true }, DEV_FMT_I8_G32, 300, false },
     { { .bits = 8, .group = 300, .fixed_zero = true, .int8_inputs = true }, DEV_FMT_I8, 300, false },
     { { .bits = 8, .group = 300, .e4m3 = true }, DEV_FMT_F8, 300, false },
+    { { .bits = 8, .group = 128, .e4m3 = true }, DEV_FMT_F8_G128, 300, false },
+    { { .bits = 8, .group = 256, .e4m3 = true }, DEV_FMT_F8_G128, 511, false },
+    { { .bits = 5, .group = 32, .has_minimum = true, .fixed_zero = true }, DEV_FMT_U8_G32, 300, false },
+    { { .bits = 2, .group = 16, .has_minimum = true, .fixed_zero = true }, DEV_FMT_U8_G16, 256, false },
+    { { .bits = 8, .group = 64 }, DEV_FMT_U8_G32, 200, true },
+    { { .bits = 4, .group = 16 }, DEV_FMT_U8_G16, 208, false },
 };
 
 static void test_kinds(void **state)

@@ -221,6 +221,7 @@ static void quantized(void **state)
     static const float bound[DEV_FMT_COUNT] = {
         [DEV_FMT_I8] = 0.015f, [DEV_FMT_I8_G16] = 0.011f, [DEV_FMT_I8_G32] = 0.012f, [DEV_FMT_U4_G32] = 0.08f,
         [DEV_FMT_U4_G64] = 0.09f, [DEV_FMT_U4_G128] = 0.1f, [DEV_FMT_F8] = 0.04f,
+        [DEV_FMT_U8_G16] = 0.011f, [DEV_FMT_U8_G32] = 0.012f, [DEV_FMT_F8_G128] = 0.04f,
     };
     struct source s;
     source_open(&s, 100, 50, 33, K);

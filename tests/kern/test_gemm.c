@@ -81,7 +81,9 @@ static void product_pack(struct product *p, bool glu)
 static int act_group(enum gemm_format f)
 {
     switch (f) {
+    case GEMM_U8_G16:
     case GEMM_I8_G16: return 16;
+    case GEMM_U8_G32:
     case GEMM_I8_G32:
     case GEMM_U4_G32: return 32;
     case GEMM_U4_G64: return 64;
@@ -369,6 +371,9 @@ static float quant_step(enum gemm_format f)
     case GEMM_U4_G32:
     case GEMM_U4_G64:
     case GEMM_U4_G128: return 2 / 4.0f;   /* clipped ends may be off by an eighth of the range */
+    case GEMM_U8_G16:
+    case GEMM_U8_G32: return 1 / 120.0f;
+    case GEMM_F8_G128:
     case GEMM_F8: return 1 / 14.0f;
     default: return 0;
     }

@@ -18,12 +18,14 @@ static bool four_bits(const struct tensor_quant *q, int64_t n_cols, enum dev_for
     return false;
 }
 
-/* Signed integers. */
+/* Signed integers when the zero is in the middle, else unsigned ones and a minimum. */
 static bool eight_bits(const struct tensor_quant *q, int64_t n_cols, enum dev_format *out)
 {
     bool row = q->group >= n_cols;
-    if (!q->fixed_zero || q->has_minimum)
-        return false;
+    if (!q->fixed_zero || q->has_minimum) {
+        *out = row || q->group % 32 == 0 ? DEV_FMT_U8_G32 : DEV_FMT_U8_G16;
+        return row || q->group % 16 == 0;
+    }
     if (row && q->int8_inputs)
         return *out = DEV_FMT_I8, true;
     if (row || q->group % 32 == 0)
@@ -36,7 +38,7 @@ bool dev_format_of_codes(const struct tensor_quant *q, int64_t n_cols, enum dev_
     if (q->bits < 1 || q->bits > 8)
         return false;
     if (q->e4m3)
-        return q->group >= n_cols && (*out = DEV_FMT_F8, true);
+        return *out = q->group >= n_cols ? DEV_FMT_F8 : DEV_FMT_F8_G128, q->group >= n_cols || q->group % 128 == 0;
     return (q->bits <= 4 && four_bits(q, n_cols, out)) || eight_bits(q, n_cols, out);
 }
 
@@ -71,16 +73,16 @@ static void put_in_order(const int32_t *order, int64_t k, uint8_t *codes, uint8_
         codes[i] = temp[order[i]];
 }
 
-/* Zeros become part of the minimum (4 bits), or of the codes (signed ones are stored 128 higher). */
+/* Zeros become part of the minimum, or of the codes (signed ones are stored 128 higher). */
 static bool kernel_terms(const struct dev_weight *w, const struct tensor_quant *q, int n, int64_t groups, uint8_t *codes, float *scales,
                          const float *zeros, float *minima)
 {
     bool fits = true;
-    if (w->format == GEMM_F8) {
-        /* A row with a NaN is NaN: kernels do not know that code. */
+    if (w->format == GEMM_F8 || w->format == GEMM_F8_G128) {
+        /* A group with a NaN is NaN: kernels do not know that code. */
         for (int64_t i = 0; i < n * w->k; i++)
             if ((codes[i] & 0x7f) == 0x7f)
-                scales[i / w->k] = NAN;
+                scales[i / w->k * groups + i % w->k / q->group] = NAN;
         return true;
     }
     if (w->format == GEMM_I8 || w->format == GEMM_I8_G16 || w->format == GEMM_I8_G32) {
@@ -108,8 +110,8 @@ bool dev_cpu_pack_codes(const struct dev_weight *w, const struct tensor_rows *r,
     for (int j = 0; w->order && j < n; j++)
         put_in_order(w->order, w->k, codes + j * w->k, codes + n * w->k);
     bool fits = kernel_terms(w, q, n, groups, codes, scales, zeros, minima);
-    bool four = w->format >= GEMM_U4_G32 && w->format <= GEMM_U4_G128;
-    struct gemm_codes c = { .codes = codes, .ld = w->k, .group = q->group, .ld_scales = groups, .scales = scales, .minima = four ? minima : NULL };
+    bool has_minima = w->format >= GEMM_U4_G32 && w->format <= GEMM_U8_G32;
+    struct gemm_codes c = { .codes = codes, .ld = w->k, .group = q->group, .ld_scales = groups, .scales = scales, .minima = has_minima ? minima : NULL };
     gemm_pack_codes(w->format, panel, col0, n, w->k, &c);
     return fits;
 }

@@ -20,7 +20,10 @@ static const struct { const char *name; enum gemm_format gemm; enum dtype raw; }
     [DEV_FMT_U4_G32] = {"int4-g32", GEMM_U4_G32, DT_COUNT},
     [DEV_FMT_U4_G64] = {"int4-g64", GEMM_U4_G64, DT_COUNT},
     [DEV_FMT_U4_G128] = {"int4-g128", GEMM_U4_G128, DT_COUNT},
+    [DEV_FMT_U8_G16] = {"uint8-g16", GEMM_U8_G16, DT_COUNT},
+    [DEV_FMT_U8_G32] = {"uint8-g32", GEMM_U8_G32, DT_COUNT},
     [DEV_FMT_F8] = {"fp8", GEMM_F8, DT_COUNT},
+    [DEV_FMT_F8_G128] = {"fp8-g128", GEMM_F8_G128, DT_COUNT},
 };
 
 const char *dev_format_name(enum dev_format f)
@@ -274,7 +277,7 @@ const void *dev_weight_image(const struct dev_weight *w, size_t *bytes)
 const char *dev_weight_layout(const struct dev *d)
 {
     (void)d;
-    return "cpu panels of 32, layout 5";
+    return "cpu panels of 32, layout 6";
 }
 
 bool dev_weight_from_image(struct dev *d, struct dev_weight **out, const struct dev_weight_shape *s, const void *image, size_t bytes, struct err *e)

@@ -34,12 +34,12 @@ INLINE void begin_group(struct row *w, uint32_t magnitude)
     w->sum = 0;
 }
 
-INLINE void end_group(const struct row *w, const bool four, int rows, int32_t *aux)
+INLINE void end_group(const struct row *w, const bool minima, int rows, int32_t *aux)
 {
     float scaled = w->scale * (float)(int32_t)w->sum;
     uint32_t offset = 0u - 128u * w->sum;
     memcpy(aux, &w->scale, 4);
-    memcpy(aux + rows, four ? (void *)&scaled : (void *)&offset, 4);
+    memcpy(aux + rows, minima ? (void *)&scaled : (void *)&offset, 4);
 }
 
 static uint32_t magnitude(const float *x, int64_t n)
@@ -56,7 +56,7 @@ INLINE __m512i quantize(const struct row *w, __m512 x)
 }
 
 /* One row's next 64 values (n of them exist) to 16 units; groups of 16 or 32 begin and end in here. */
-INLINE __m512i small_groups(const int vecs, const bool four, const float *x, int64_t n, int rows, int32_t *aux)
+INLINE __m512i small_groups(const int vecs, const bool minima, const float *x, int64_t n, int rows, int32_t *aux)
 {
     __m512i v = _mm512_setzero_si512();
     for (int i = 0; i < 4; i += vecs) {
@@ -67,7 +67,7 @@ INLINE __m512i small_groups(const int vecs, const bool four, const float *x, int
         begin_group(&w, _mm512_reduce_max_epu32(_mm512_max_epu32(bits(x0), bits(x1))));
         __m512i q0 = quantize(&w, x0), q1 = vecs == 2 ? quantize(&w, x1) : _mm512_setzero_si512();
         w.sum = (uint32_t)_mm512_reduce_add_epi32(_mm512_add_epi32(q0, q1));
-        end_group(&w, four, rows, aux + 2 * rows * (i / vecs));
+        end_group(&w, minima, rows, aux + 2 * rows * (i / vecs));
         __m512i b0 = _mm512_broadcast_i32x4(_mm512_cvtepi32_epi8(q0)), b1 = _mm512_broadcast_i32x4(_mm512_cvtepi32_epi8(q1));
         v = _mm512_mask_mov_epi32(v, (__mmask16)(0xf << (4 * i)), b0);
         if (vecs == 2)
@@ -92,7 +92,7 @@ INLINE __m512i large_group(struct row *w, const float *x, int64_t n)
 void gemm_prepare_s8_avx512(const struct gemm_kern *kern, const float *x, int64_t ldx, int rows, int64_t k, void *a)
 {
     const struct gemm_layout *lay = gemm_layout_of(kern->format);
-    bool four = kern->format >= GEMM_U4_G32 && kern->format <= GEMM_U4_G128;
+    bool minima = gemm_has_minima(kern->format);
     int64_t units = gemm_units(kern->format, k), group = lay->group_units ? lay->group_units * 4 : units * 4;
     int32_t *out = a, *tail = out + units * rows;
     __mmask16 row_mask = (__mmask16)((1u << rows) - 1);
@@ -105,14 +105,14 @@ void gemm_prepare_s8_avx512(const struct gemm_kern *kern, const float *x, int64_
             const float *row = x + r * ldx + k0;
             if (lay->group_units == 4 || lay->group_units == 8) {
                 int32_t *aux = tail + 2 * g * rows + r;
-                v[r] = lay->group_units == 4 ? small_groups(1, four, row, n, rows, aux) : small_groups(2, four, row, n, rows, aux);
+                v[r] = lay->group_units == 4 ? small_groups(1, minima, row, n, rows, aux) : small_groups(2, minima, row, n, rows, aux);
                 continue;
             }
             if (k0 % group == 0)
                 begin_group(&state[r], magnitude(row, n < group ? n : group));
             v[r] = large_group(&state[r], row, n);
             if (k0 + CHUNK >= (g + 1) * group)
-                end_group(&state[r], four, rows, tail + 2 * g * rows + r);
+                end_group(&state[r], minima, rows, tail + 2 * g * rows + r);
         }
         if (rows == 1) {
             _mm512_mask_storeu_epi32(out + k0 / 4, (__mmask16)((1u << n_units) - 1), v[0]);

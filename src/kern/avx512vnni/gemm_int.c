@@ -101,9 +101,9 @@ INLINE void group_dot(const bool four, const int units, const struct gemm_tile *
     }
 }
 
-INLINE void group_tile(const bool four, const int units, const struct gemm_tile *t, const int rows)
+INLINE void group_tile(const bool four, const bool minima, const int units, const struct gemm_tile *t, const int rows)
 {
-    const int head = four ? 128 : 64, bytes = head + units * (four ? 64 : 128);
+    const int head = minima ? 128 : 64, bytes = head + units * (four ? 64 : 128);
     int64_t g = t->u0 / units, end = t->u1 / units;
     const int32_t *a = (const int32_t *)t->a + t->u0 * rows;
     const int32_t *aux = (const int32_t *)t->a + (t->units + 2 * g) * rows;
@@ -118,7 +118,7 @@ INLINE void group_tile(const bool four, const int units, const struct gemm_tile 
         __m512i acc[GROUP_ROWS][2];
 #pragma GCC unroll 6
         for (int r = 0; r < rows; r++)
-            acc[r][0] = acc[r][1] = four ? _mm512_setzero_si512() : _mm512_set1_epi32(aux[rows + r]);
+            acc[r][0] = acc[r][1] = minima ? _mm512_setzero_si512() : _mm512_set1_epi32(aux[rows + r]);
         group_dot(four, units, t, rows, acc, a, b + head, &pf);
         __m512 s0 = _mm512_cvtph_ps(_mm256_load_si256((const __m256i *)b));
         __m512 s1 = _mm512_cvtph_ps(_mm256_load_si256((const __m256i *)(b + 32)));
@@ -128,7 +128,7 @@ INLINE void group_tile(const bool four, const int units, const struct gemm_tile 
             sum[r][0] = _mm512_fmadd_ps(_mm512_mul_ps(_mm512_cvtepi32_ps(acc[r][0]), s0), sa, sum[r][0]);
             sum[r][1] = _mm512_fmadd_ps(_mm512_mul_ps(_mm512_cvtepi32_ps(acc[r][1]), s1), sa, sum[r][1]);
         }
-        if (!four)
+        if (!minima)
             continue;
         __m512 m0 = _mm512_cvtph_ps(_mm256_load_si256((const __m256i *)(b + 64)));
         __m512 m1 = _mm512_cvtph_ps(_mm256_load_si256((const __m256i *)(b + 96)));
@@ -146,39 +146,49 @@ INLINE void group_tile(const bool four, const int units, const struct gemm_tile 
     }
 }
 
-INLINE void group_any(const bool four, const int units, const struct gemm_tile *t)
+INLINE void group_any(const bool four, const bool minima, const int units, const struct gemm_tile *t)
 {
     switch (t->rows) {
-    case 1: group_tile(four, units, t, 1); break;
-    case 2: group_tile(four, units, t, 2); break;
-    case 3: group_tile(four, units, t, 3); break;
-    case 4: group_tile(four, units, t, 4); break;
-    case 5: group_tile(four, units, t, 5); break;
-    default: group_tile(four, units, t, 6); break;
+    case 1: group_tile(four, minima, units, t, 1); break;
+    case 2: group_tile(four, minima, units, t, 2); break;
+    case 3: group_tile(four, minima, units, t, 3); break;
+    case 4: group_tile(four, minima, units, t, 4); break;
+    case 5: group_tile(four, minima, units, t, 5); break;
+    default: group_tile(four, minima, units, t, 6); break;
     }
 }
 
 void gemm_tile_i8_g16_avx512vnni(const struct gemm_tile *t)
 {
-    group_any(false, 4, t);
+    group_any(false, false, 4, t);
 }
 
 void gemm_tile_i8_g32_avx512vnni(const struct gemm_tile *t)
 {
-    group_any(false, 8, t);
+    group_any(false, false, 8, t);
+}
+
+void gemm_tile_u8_g16_avx512vnni(const struct gemm_tile *t)
+{
+    group_any(false, true, 4, t);
+}
+
+void gemm_tile_u8_g32_avx512vnni(const struct gemm_tile *t)
+{
+    group_any(false, true, 8, t);
 }
 
 void gemm_tile_u4_g32_avx512vnni(const struct gemm_tile *t)
 {
-    group_any(true, 8, t);
+    group_any(true, true, 8, t);
 }
 
 void gemm_tile_u4_g64_avx512vnni(const struct gemm_tile *t)
 {
-    group_any(true, 16, t);
+    group_any(true, true, 16, t);
 }
 
 void gemm_tile_u4_g128_avx512vnni(const struct gemm_tile *t)
 {
-    group_any(true, 32, t);
+    group_any(true, true, 32, t);
 }

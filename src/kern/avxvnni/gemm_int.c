@@ -26,25 +26,35 @@ void gemm_tile_i8_avxvnni(const struct gemm_tile *t)
 
 void gemm_tile_i8_g16_avxvnni(const struct gemm_tile *t)
 {
-    group_any(false, 4, t);
+    group_any(false, false, 4, t);
 }
 
 void gemm_tile_i8_g32_avxvnni(const struct gemm_tile *t)
 {
-    group_any(false, 8, t);
+    group_any(false, false, 8, t);
+}
+
+void gemm_tile_u8_g16_avxvnni(const struct gemm_tile *t)
+{
+    group_any(false, true, 4, t);
+}
+
+void gemm_tile_u8_g32_avxvnni(const struct gemm_tile *t)
+{
+    group_any(false, true, 8, t);
 }
 
 void gemm_tile_u4_g32_avxvnni(const struct gemm_tile *t)
 {
-    group_any(true, 8, t);
+    group_any(true, true, 8, t);
 }
 
 void gemm_tile_u4_g64_avxvnni(const struct gemm_tile *t)
 {
-    group_any(true, 16, t);
+    group_any(true, true, 16, t);
 }
 
 void gemm_tile_u4_g128_avxvnni(const struct gemm_tile *t)
 {
-    group_any(true, 32, t);
+    group_any(true, true, 32, t);
 }

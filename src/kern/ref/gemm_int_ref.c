@@ -59,9 +59,9 @@ void gemm_tile_i8_ref(const struct gemm_tile *t)
         t->c[i] = (float)(int32_t)acc[i] * tail[i / GEMM_COLS] * scale[i % GEMM_COLS];
 }
 
-static void group_tile(bool four, int units, const struct gemm_tile *t)
+static void group_tile(bool four, bool minima, int units, const struct gemm_tile *t)
 {
-    int head = four ? 128 : 64, bytes = head + units * (four ? 64 : 128);
+    int head = minima ? 128 : 64, bytes = head + units * (four ? 64 : 128);
     for (int i = 0; t->first && i < t->rows * GEMM_COLS; i++)
         t->c[i] = 0;
     for (int64_t g = t->u0 / units; g < t->u1 / units; g++) {
@@ -70,13 +70,13 @@ static void group_tile(bool four, int units, const struct gemm_tile *t)
         uint16_t h[2 * GEMM_COLS];
         uint32_t acc[16 * GEMM_COLS] = {0};
         memcpy(h, b, (size_t)head);
-        for (int i = 0; !four && i < t->rows * GEMM_COLS; i++)
+        for (int i = 0; !minima && i < t->rows * GEMM_COLS; i++)
             memcpy(&acc[i], aux + t->rows + i / GEMM_COLS, 4);
         dot_units(four, b + head, (const int8_t *)t->a + 4 * g * units * t->rows, units, t->rows, acc);
         for (int i = 0; i < t->rows * GEMM_COLS; i++) {
             int r = i / GEMM_COLS, j = i % GEMM_COLS;
             t->c[i] += (float)(int32_t)acc[i] * tensor_f16_to_f32(h[j]) * aux[r];
-            if (four)
+            if (minima)
                 t->c[i] += tensor_f16_to_f32(h[GEMM_COLS + j]) * aux[t->rows + r];
         }
     }
@@ -84,27 +84,44 @@ static void group_tile(bool four, int units, const struct gemm_tile *t)
 
 void gemm_tile_i8_g16_ref(const struct gemm_tile *t)
 {
-    group_tile(false, 4, t);
+    group_tile(false, false, 4, t);
 }
 
 void gemm_tile_i8_g32_ref(const struct gemm_tile *t)
 {
-    group_tile(false, 8, t);
+    group_tile(false, false, 8, t);
+}
+
+void gemm_tile_u8_g16_ref(const struct gemm_tile *t)
+{
+    group_tile(false, true, 4, t);
+}
+
+void gemm_tile_u8_g32_ref(const struct gemm_tile *t)
+{
+    group_tile(false, true, 8, t);
 }
 
 void gemm_tile_u4_g32_ref(const struct gemm_tile *t)
 {
-    group_tile(true, 8, t);
+    group_tile(true, true, 8, t);
 }
 
 void gemm_tile_u4_g64_ref(const struct gemm_tile *t)
 {
-    group_tile(true, 16, t);
+    group_tile(true, true, 16, t);
 }
 
 void gemm_tile_u4_g128_ref(const struct gemm_tile *t)
 {
-    group_tile(true, 32, t);
+    group_tile(true, true, 32, t);
+}
+
+#include "kern/gemm_f8_groups_body.inc"
+
+void gemm_tile_f8_g128_ref(const struct gemm_tile *t)
+{
+    f8_groups(t, gemm_tile_f8_ref, 8);
 }
 
 void gemm_tile_f8_ref(const struct gemm_tile *t)
@@ -122,8 +139,10 @@ void gemm_tile_f8_ref(const struct gemm_tile *t)
             }
         }
     }
+    if (t->u1 < t->units)
+        return;
     float scale[GEMM_COLS];
     memcpy(scale, (const uint8_t *)t->b + t->units * 64, sizeof scale);
-    for (int i = 0; t->u1 == t->units && i < t->rows * GEMM_COLS; i++)
+    for (int i = 0; i < t->rows * GEMM_COLS; i++)
         t->c[i] *= scale[i % GEMM_COLS];
 }

@@ -1,0 +1,9 @@
+/* kern/avx512/gemm_f8_groups_avx512.c */
+#include "kern/gemm_int.h"
+
+#include "kern/gemm_f8_groups_body.inc"
+
+void gemm_tile_f8_g128_avx512(const struct gemm_tile *t)
+{
+    f8_groups(t, gemm_tile_f8_avx512, 8);
+}
