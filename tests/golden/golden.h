@@ -60,11 +60,14 @@ struct runner {
     int32_t rope_len;
 };
 
-static inline void runner_open(struct runner *r, const char *dir, enum fwd_dtype dtype, const char *isa, int n_threads)
+/* o: what matters of the options; sizes are set here. */
+static inline void runner_open_with(struct runner *r, const char *dir, struct fwd_opts o, const char *isa, int n_threads)
 {
     struct err e = { 0 };
     struct dev_opts d = { .name = "cpu", .n_threads = n_threads, .isa = isa };
-    struct fwd_opts o = { .dtype = dtype, .max_tokens = GOLDEN_MAX_IDS, .max_seqs = 1, .max_logits = GOLDEN_MAX_IDS, .n_blocks = 20, .max_model_len = GOLDEN_MAX_IDS };
+    o.max_tokens = o.max_logits = o.max_model_len = GOLDEN_MAX_IDS;
+    o.max_seqs = 1;
+    o.n_blocks = 20;
     memset(r, 0, sizeof *r);
     if (!model_open(&r->m, dir, NULL, &e))
         fail_msg("%s", e.msg);
@@ -77,6 +80,11 @@ static inline void runner_open(struct runner *r, const char *dir, enum fwd_dtype
     /* Pages in an order of their own, so that a table that is not followed shows. */
     for (int i = 0; i < GOLDEN_PAGES; i++)
         r->table[i] = 1 + (i * 7 + 3) % 17;
+}
+
+static inline void runner_open(struct runner *r, const char *dir, enum fwd_dtype dtype, const char *isa, int n_threads)
+{
+    runner_open_with(r, dir, (struct fwd_opts){ .dtype = dtype }, isa, n_threads);
 }
 
 static inline void runner_close(struct runner *r)
