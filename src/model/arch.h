@@ -70,7 +70,8 @@ enum arch_layout {
     ARCH_LAYOUT_SPLIT,     /* one tensor a part */
     ARCH_LAYOUT_STACKED,   /* one tensor: all rows of the first part, then of the next */
     ARCH_LAYOUT_GROUPED,   /* QKV in one tensor [n_kv_heads][n_heads/n_kv_heads + 2][head_dim]: a group's q heads, its k, its v */
-    ARCH_LAYOUT_LATENT     /* Q, KV_B and ATTN_OUT of latent attention, as DeepSeek stores them */
+    ARCH_LAYOUT_LATENT,    /* Q, KV_B and ATTN_OUT of latent attention, as DeepSeek stores them */
+    ARCH_LAYOUT_LATENT_SPLIT   /* KV_B as GGUF has it: k [n_heads][kv_rank][nope_dim], turned round, and v [n_heads][v_dim][kv_rank] */
 };
 
 /* Names have no ".weight" or ".bias"; '#' stands for the layer, '%' for the expert, '@' for the head (norms of q and k that are stored head by

@@ -302,6 +302,22 @@ static bool push(struct reader *r, struct tensor_list *list, const struct tensor
     return true;
 }
 
+static bool ends_with(const char *s, const char *ending)
+{
+    size_t n = strlen(s), k = strlen(ending);
+    return n > k && strcmp(s + n - k, ending) == 0;
+}
+
+/* Matrices of all heads, one behind the other, as one. */
+static void join_heads(struct tensor *t)
+{
+    if (t->n_dims != 3 || t->dims[0] > INT32_MAX || t->dims[1] > INT32_MAX || !(ends_with(t->name, ".attn_k_b.weight") || ends_with(t->name, ".attn_v_b.weight")))
+        return;
+    t->n_dims = 2;
+    t->dims[0] *= t->dims[1];
+    t->dims[1] = t->dims[2];
+}
+
 /* "X_exps.weight" [experts][rows][cols] as "X_exps.0.weight", ... */
 static bool push_experts(struct reader *r, struct arena *arena, struct tensor_list *list, const struct tensor *all)
 {
@@ -358,9 +374,7 @@ static bool place_tensors(struct reader *r, struct tensor_list *list, const uint
 
 static bool is_stacked(const struct tensor *t)
 {
-    static const char ending[] = "_exps.weight";
-    size_t n = strlen(t->name), k = sizeof ending - 1;
-    return t->n_dims == 3 && n > k && strcmp(t->name + n - k, ending) == 0;
+    return t->n_dims == 3 && ends_with(t->name, "_exps.weight");
 }
 
 static bool take_tensors(struct reader *r, struct gguf *g, const unsigned char *start, uint64_t n, uint64_t alignment)
@@ -384,9 +398,11 @@ static bool take_tensors(struct reader *r, struct gguf *g, const unsigned char *
     size_t header = (size_t)(r->p - start), pad = (size_t)((alignment - header % alignment) % alignment);
     if (!place_tensors(r, &list, offsets, pad > (size_t)(r->end - r->p) ? r->end : r->p + pad, alignment))
         goto out;
-    for (size_t i = 0; i < list.n; i++)
+    for (size_t i = 0; i < list.n; i++) {
+        join_heads(&list.items[i]);
         if (!(is_stacked(&list.items[i]) ? push_experts(r, g->arena, &all, &list.items[i]) : push(r, &all, &list.items[i])))
             goto out;
+    }
     g->tensors = all.items;
     g->n_tensors = all.n;
     all.items = NULL;

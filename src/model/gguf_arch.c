@@ -41,6 +41,11 @@ static void set_linears(const struct gguf_files *f, struct arch *a)
     set_linear(f, a, ARCH_LIN_Q, ARCH_LAYOUT_SPLIT, a->latent.q_rank ? "blk.#.attn_q_b" : "blk.#.attn_q", NULL, NULL);
     set_linear(f, a, ARCH_LIN_KV_A, ARCH_LAYOUT_SPLIT, "blk.#.attn_kv_a_mqa", NULL, NULL);
     set_linear(f, a, ARCH_LIN_KV_B, ARCH_LAYOUT_SPLIT, "blk.#.attn_kv_b", NULL, NULL);
+    if (a->latent.kv_rank && !has(f, "blk.0.attn_kv_b.weight") && has(f, "blk.0.attn_k_b.weight")) {
+        a->linear[ARCH_LIN_KV_B].layout = ARCH_LAYOUT_LATENT_SPLIT;
+        a->linear[ARCH_LIN_KV_B].names[0] = "blk.#.attn_k_b";
+        a->linear[ARCH_LIN_KV_B].names[1] = "blk.#.attn_v_b";
+    }
     set_linear(f, a, ARCH_LIN_ATTN_OUT, ARCH_LAYOUT_SPLIT, "blk.#.attn_output", NULL, NULL);
     if (gated && has(f, "blk.0.ffn_up.weight") && !has(f, "blk.0.ffn_gate.weight"))
         set_linear(f, a, ARCH_LIN_GATE_UP, ARCH_LAYOUT_STACKED, "blk.#.ffn_up", NULL, NULL);
@@ -143,7 +148,8 @@ bool gguf_adapt_arch(struct gguf_files *f, struct arch *a, struct err *e)
     /* Rows of q and k are stored so that the dimensions that rotate together are neighbours. */
     static const char *const permuted[] = { "llama", "internlm2", "granite", "smollm3", NULL };
     static const char *const added[] = { "gemma", "gemma2", "gemma3", NULL };
-    static const char *const ignore[] = { "rope_freqs.*", "rope_factors_short.*", "rope_factors_long.*", "*.attn_rot_embd.weight", "*.rope_freqs.weight" };
+    static const char *const ignore[] = { "rope_freqs.*", "rope_factors_short.*", "rope_factors_long.*", "*.attn_rot_embd.weight", "*.rope_freqs.weight",
+                                          "*.attn_k_b.weight", "*.attn_v_b.weight" /* beside attn_kv_b, which they are made of */ };
     struct gguf *g = &f->files[0].g;
     const char *name = "";
     char key[96];

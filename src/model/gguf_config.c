@@ -346,13 +346,13 @@ static void more_mpt(struct conv *c)
                                     get_num(c, "attention.max_alibi_bias", 8.0), "clip_qkv", get_num(c, "attention.clamp_kqv", 0.0)));
 }
 
-/* Latent attention: key_length and value_length are those of whole heads; version 2 has no other way to score experts than softmax. */
+/* Latent attention: key_length and value_length are those of whole heads, unless those have keys of their own; version 2 has no other way to score experts than softmax. */
 static void more_deepseek2(struct conv *c)
 {
-    int64_t rope = get_int(c, "rope.dimension_count", 0), key = head_dim(c);
+    int64_t rope = get_int(c, "rope.dimension_count", 0), key = get_int(c, "attention.key_length_mla", head_dim(c));
     copy_int(c, "attention.q_lora_rank", "q_lora_rank");
     copy_int(c, "attention.kv_lora_rank", "kv_lora_rank");
-    copy_int(c, "attention.value_length", "v_head_dim");
+    copy_int(c, has(c, "attention.value_length_mla") ? "attention.value_length_mla" : "attention.value_length", "v_head_dim");
     put(c, "qk_rope_head_dim", json_integer(rope));
     put(c, "qk_nope_head_dim", json_integer(key - rope));
     copy_int(c, "expert_shared_count", "n_shared_experts");

@@ -214,11 +214,16 @@ int64_t model_n_params(const struct model *m)
     int64_t n = 0;
     for (int s = 0; s < ARCH_LIN_COUNT; s++) {
         enum arch_linear slot = (enum arch_linear)s;
-        int64_t rows[3], cols;
+        int64_t rows[3], cols, v_rows, v_cols;
         arch_linear_shape(a, slot, rows, &cols);
         int64_t n_rows = rows[0] + rows[1] + rows[2];
-        if (a->linear[s].layout == ARCH_LAYOUT_LATENT)
-            model_latent_shape(a, slot, &n_rows, &cols);
+        bool split = a->linear[s].layout == ARCH_LAYOUT_LATENT_SPLIT;
+        if (split || a->linear[s].layout == ARCH_LAYOUT_LATENT)
+            model_latent_shape(a, slot, 0, &n_rows, &cols);
+        if (split) {
+            model_latent_shape(a, slot, 1, &v_rows, &v_cols);
+            n += a->n_layers * v_rows * v_cols;
+        }
         for (int l = 0; l < (arch_linear_is_per_layer(slot) ? a->n_layers : 1); l++)
             n += arch_linear_count(a, slot, l) * n_rows * (cols + (a->linear[s].bias ? 1 : 0));
     }

@@ -178,13 +178,14 @@ static bool bind_part(const struct model *m, enum arch_linear slot, int layer, i
                       struct model_linear *out, float *bias, struct err *e)
 {
     const struct arch_linear_spec *s = &m->arch.linear[slot];
-    const char *name = s->names[s->layout == ARCH_LAYOUT_SPLIT ? part : 0], *label;
+    bool split = s->layout == ARCH_LAYOUT_LATENT_SPLIT, latent = split || s->layout == ARCH_LAYOUT_LATENT;
+    const char *name = s->names[split || s->layout == ARCH_LAYOUT_SPLIT ? part : 0], *label;
     struct part_view *v = (struct part_view *)out->owned + part;
     struct tensor_rows *r = &out->parts[part];
     int64_t stored_rows = s->layout == ARCH_LAYOUT_SPLIT ? rows[part] : sum(rows);
     int64_t stored_cols = cols;
-    if (s->layout == ARCH_LAYOUT_LATENT)
-        model_latent_shape(&m->arch, slot, &stored_rows, &stored_cols);
+    if (latent)
+        model_latent_shape(&m->arch, slot, part, &stored_rows, &stored_cols);
     *v = part_view_of(m, s, slot, part, rows);
     if (!bind_stored(m, s, name, layer, index, stored_rows, stored_cols, v, &label, e))
         return false;
@@ -192,7 +193,7 @@ static bool bind_part(const struct model *m, enum arch_linear slot, int layer, i
         out->name = label;
     if (bias && !read_bias(m, s, layer, index, name, stored_rows, v, rows[part], bias, e))
         return false;
-    if (s->layout == ARCH_LAYOUT_LATENT) {
+    if (latent) {
         model_latent_rows(r, &v->latent, &m->arch, &v->all, slot, part, rows[part], cols);
     } else if (v->transposed || s->layout == ARCH_LAYOUT_GROUPED) {
         *r = (struct tensor_rows){ .n_rows = rows[part], .n_cols = cols, .dtype = v->all.dtype, .read = read_view, .ctx = v };

@@ -29,13 +29,13 @@ struct model {
 };
 
 /* Latent attention: rows as arch.h has them, made of the stored tensor. */
-enum latent_what { LATENT_Q, LATENT_K, LATENT_V, LATENT_OUT };
+enum latent_what { LATENT_Q, LATENT_K, LATENT_V, LATENT_OUT, LATENT_K_TURNED, LATENT_V_ALONE };
 struct latent_view { const struct arch *arch; const struct tensor_rows *stored; enum latent_what what; };
-/* Rows of Q, KV_B (part 0: k, 1: v) or ATTN_OUT; v, a and stored must outlive r. */
+/* Rows of Q, KV_B (part 0: k, 1: v; each of its own tensor when its layout is split) or ATTN_OUT; v, a and stored must outlive r. */
 void model_latent_rows(struct tensor_rows *r, struct latent_view *v, const struct arch *a, const struct tensor_rows *stored, enum arch_linear slot, int part,
                        int64_t n_rows, int64_t n_cols);
 /* The shape of the stored tensor, where it differs from the slot's. */
-void model_latent_shape(const struct arch *a, enum arch_linear slot, int64_t *rows, int64_t *cols);
+void model_latent_shape(const struct arch *a, enum arch_linear slot, int part, int64_t *rows, int64_t *cols);
 
 /* Choose the prefix and the most common type. */
 void model_weights_bind(struct model *m);

@@ -9,7 +9,7 @@
 enum { MAX_VALUES = 1 << 16, MAX_NAME = 200 };
 
 /* What is done to weights. */
-enum { PERMUTE = 1, PLUS_ONE = 2, UNGROUP = 4, POST_NORMS = 8, CONV = 16, SINGLE_EXPERTS = 32 };
+enum { PERMUTE = 1, PLUS_ONE = 2, UNGROUP = 4, POST_NORMS = 8, CONV = 16, SINGLE_EXPERTS = 32, SPLIT_KV = 64 };
 
 struct source {
     const char *folder, *arch;
@@ -55,6 +55,7 @@ static const struct source SOURCES[] = {
     { "deepseek_v2-lite-moe", "deepseek2", 0, "{\"rope_scaling\":{\"type\":\"yarn\",\"factor\":4,\"original_max_position_embeddings\":16,"
                                              "\"mscale\":0.8,\"mscale_all_dim\":0.8}}" },
     { "deepseek_v2-moe", "deepseek2", 0, NULL },
+    { "deepseek_v2-moe", "deepseek2", SPLIT_KV, NULL },
 };
 
 /* Behind the layer's number; the longest match counts. */
@@ -232,6 +233,26 @@ static void convert_experts(struct convert *c, int layer, const char *pattern, c
         add(c, name, 3, dims, v);
 }
 
+/* [heads][nope + v][rank] to k, turned round, and v. */
+static void convert_kv_b(struct convert *c, const struct tensor *t, int layer)
+{
+    static float v[MAX_VALUES], k_b[MAX_VALUES], v_b[MAX_VALUES];
+    int64_t rank = t->dims[1], nope = json_integer_value(json_object_get(c->config, "qk_nope_head_dim"));
+    int64_t v_dim = json_integer_value(json_object_get(c->config, "v_head_dim"));
+    char name[MAX_NAME];
+    values_of(t, v);
+    for (int64_t h = 0; h < c->heads; h++) {
+        const float *head = v + h * (nope + v_dim) * rank;
+        for (int64_t i = 0; i < nope * rank; i++)
+            k_b[(h * rank + i % rank) * nope + i / rank] = head[i];
+        memcpy(v_b + h * v_dim * rank, head + nope * rank, (size_t)(v_dim * rank) * sizeof *v);
+    }
+    snprintf(name, sizeof name, "blk.%d.attn_k_b.weight", layer);
+    add(c, name, 3, (const int64_t[]){ c->heads, rank, nope }, k_b);
+    snprintf(name, sizeof name, "blk.%d.attn_v_b.weight", layer);
+    add(c, name, 3, (const int64_t[]){ c->heads, v_dim, rank }, v_b);
+}
+
 static void convert_tensor(struct convert *c, const struct tensor *t)
 {
     const char *dot = strrchr(t->name, '.');
@@ -248,6 +269,10 @@ static void convert_tensor(struct convert *c, const struct tensor *t)
         const char *to = tail_name(c, p, (size_t)(dot - p));
         if (!to)
             return;
+        if ((c->s->flags & SPLIT_KV) && strcmp(to, "attn_kv_b") == 0) {
+            convert_kv_b(c, t, layer);
+            return;
+        }
         snprintf(name, sizeof name, "blk.%d.%s%s", layer, to, dot);
         convert_plain(c, t, name);
         return;
@@ -340,8 +365,14 @@ static void put_deepseek(struct convert *c)
     const json_t *j = c->config, *s = config_any(j, "rope_scaling", NULL, NULL), *rope = json_object_get(j, "qk_rope_head_dim");
     put_u32(c, "attention.q_lora_rank", config_any(j, "q_lora_rank", NULL, NULL));
     put_u32(c, "attention.kv_lora_rank", json_object_get(j, "kv_lora_rank"));
-    put_u32(c, "attention.value_length", json_object_get(j, "v_head_dim"));
-    gb_u32(&c->g, "deepseek2.attention.key_length", (uint32_t)(json_integer_value(rope) + json_integer_value(json_object_get(j, "qk_nope_head_dim"))));
+    int64_t nope = json_integer_value(json_object_get(j, "qk_nope_head_dim")), rank = json_integer_value(json_object_get(j, "kv_lora_rank"));
+    bool split = c->s->flags & SPLIT_KV;
+    put_u32(c, split ? "attention.value_length_mla" : "attention.value_length", json_object_get(j, "v_head_dim"));
+    gb_u32(&c->g, split ? "deepseek2.attention.key_length_mla" : "deepseek2.attention.key_length", (uint32_t)(json_integer_value(rope) + nope));
+    if (split) {
+        gb_u32(&c->g, "deepseek2.attention.key_length", (uint32_t)(json_integer_value(rope) + rank));
+        gb_u32(&c->g, "deepseek2.attention.value_length", (uint32_t)rank);
+    }
     put_u32(c, "rope.dimension_count", rope);
     put_f32(c, "rope.freq_base", json_object_get(j, "rope_theta"));
     put_u32(c, "expert_count", json_object_get(j, "n_routed_experts"));
