@@ -238,6 +238,9 @@ struct dev_math {
     double (*sum_exp)(const float *x, int32_t n, float max); /* sum of exp(x - max), fixed order; exp(-inf) = 0 */
     /* Indices (ascending) of x >= threshold: stores the first cap, returns how many there are. */
     int32_t (*above)(const float *x, int32_t n, float threshold, int32_t *idx, int32_t cap);
+    void (*divide)(float *out, const float *x, float by, int32_t n);  /* out = x / by, each rounded once; out may be x */
+    /* out[i] = x[i] where bit i % 32 of bits[i / 32] is set, else -inf; out may be x.  bits: ceil(n / 32) words. */
+    void (*mask)(float *out, const float *x, const uint32_t *bits, int32_t n);
 };
 const struct dev_math *dev_math(const struct dev *d);
 

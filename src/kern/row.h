@@ -27,6 +27,8 @@ struct kern_row {
     float (*max)(const float *x, int32_t n);
     double (*sum_exp)(const float *x, int32_t n, float max);
     int32_t (*above)(const float *x, int32_t n, float threshold, int32_t *idx, int32_t cap);
+    void (*divide)(float *out, const float *x, float by, int32_t n);
+    void (*mask)(float *out, const float *x, const uint32_t *bits, int32_t n);
 };
 
 /* isa must not be better than kern_isa_best(). */

@@ -187,10 +187,15 @@ static void add_penalties(const struct sample_seq *q, float *x)
     }
 }
 
+static bool row_allows(const struct sample_row *r, int32_t id)
+{
+    return !r->allowed || (r->allowed[id / 32] >> (id % 32) & 1);
+}
+
 static bool needs_processing(const struct sample_row *r)
 {
     const struct sample_params *p = r->seq->params;
-    return p->n_allowed || p->n_bad_words || p->n_bias || r->n_generated < p->min_tokens || has_penalties(p);
+    return r->allowed || p->n_allowed || p->n_bad_words || p->n_bias || r->n_generated < p->min_tokens || has_penalties(p);
 }
 
 /* The row after all processors: in scratch, or the logits themselves when there is nothing to do. */
@@ -204,7 +209,10 @@ static const float *process(const struct sampler *s, struct scratch *sc, const s
         for (int32_t i = 0; i < s->vocab; i++)
             x[i] = -INFINITY;
         for (int32_t i = 0; i < p->n_allowed; i++)
-            x[p->allowed_ids[i]] = r->logits[p->allowed_ids[i]];
+            if (row_allows(r, p->allowed_ids[i]))
+                x[p->allowed_ids[i]] = r->logits[p->allowed_ids[i]];
+    } else if (r->allowed) {
+        s->math->mask(x, r->logits, r->allowed, s->vocab);
     } else {
         memcpy(x, r->logits, (size_t)s->vocab * sizeof *x);
     }
@@ -347,12 +355,23 @@ static void processed_logprobs(struct candidate *c, int32_t n, int32_t token, in
         out->rank += (float)log(c[i].weight / total) >= out->logprob;
 }
 
-static int32_t lowest_allowed(const struct sample_params *p)
+/* For a row that leaves nothing: the lowest id that row and request allow, else that the row allows, else that the request does. */
+static int32_t lowest_allowed(const struct sampler *s, const struct sample_row *r)
 {
-    int32_t id = p->n_allowed ? p->allowed_ids[0] : 0;
-    for (int32_t i = 1; i < p->n_allowed; i++)
-        id = p->allowed_ids[i] < id ? p->allowed_ids[i] : id;
-    return id;
+    const struct sample_params *p = r->seq->params;
+    int32_t both = -1, request = -1;
+    for (int32_t i = 0; i < p->n_allowed; i++) {
+        int32_t id = p->allowed_ids[i];
+        request = request < 0 || id < request ? id : request;
+        if (row_allows(r, id))
+            both = both < 0 || id < both ? id : both;
+    }
+    if (both >= 0)
+        return both;
+    for (int32_t i = 0; r->allowed && i < s->vocab; i++)
+        if (row_allows(r, i))
+            return i;
+    return request < 0 ? 0 : request;
 }
 
 /* Draw at a temperature; leaves the candidates in scratch and their number in *n_cands (0: all of the row sc->row). */
@@ -361,8 +380,7 @@ static int32_t draw(const struct sampler *s, struct scratch *sc, const struct sa
     const struct sample_params *p = r->seq->params;
     const float *y = x;
     if (p->temperature != 1) {
-        for (int32_t i = 0; i < s->vocab; i++)
-            sc->row[i] = x[i] / p->temperature;
+        s->math->divide(sc->row, x, p->temperature, s->vocab);
         y = sc->row;
     }
     float max = s->math->max(y, s->vocab);
@@ -383,7 +401,7 @@ static void sample_one(const struct sampler *s, struct scratch *sc, struct sampl
     r->out.rank = 0;
     r->out.n_top = 0;
     if (s->math->max(x, s->vocab) == -INFINITY)
-        token = lowest_allowed(p);
+        token = lowest_allowed(s, r);
     else if (sample_params_greedy(p))
         token = s->math->argmax(x, s->vocab);
     else

@@ -2,7 +2,7 @@
  *
  * Order (INTERFACES 2.6 with part 0's decisions):
  *   raw log-probabilities of the untouched row, when asked
- *   allowed ids, bad words, logit bias, min_tokens mask
+ *   allowed ids (the request's and the row's), bad words, logit bias, min_tokens mask
  *   repetition (prompt and output), frequency and presence penalties (output)
  *   greedy: argmax, lowest id among equals
  *   else temperature, min_p, top_k (ties kept), top_p, typical_p, then one draw
@@ -53,6 +53,10 @@ struct sample_result {
 };
 struct sample_row {
     const float *logits;         /* [vocab_size] */
+    /* NULL, or the tokens that may be drawn now (a grammar's): token t when bit t % 32 of allowed[t / 32] is set,
+     * ceil(vocab_size / 32) words, borrowed until sample_rows returns; bits past the vocabulary are ignored.  It joins with the
+     * request's own allowed ids, and it always holds: when bias, bad words or min_tokens leave none of its tokens, its lowest is taken. */
+    const uint32_t *allowed;
     const struct sample_seq *seq;
     int32_t position;            /* of the token to be sampled, from 0 at the prompt's start: keys the draw */
     int32_t n_generated;         /* output tokens so far, for min_tokens */

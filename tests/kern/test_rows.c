@@ -182,6 +182,34 @@ static void test_search(void **state)
     each(check_search);
 }
 
+static void check_divide_and_mask(const struct kern_row *k, int isa, struct rows *ref, struct rows *r)
+{
+    int n = r->n;
+    struct guard g;
+    struct rng rng = {77 + (uint64_t)n};
+    uint32_t *bits = guard_alloc(&g, (size_t)((n + 31) / 32) * 4, 4);
+    for (int i = 0; i < (n + 31) / 32; i++)
+        bits[i] = (uint32_t)rng_next(&rng);
+    r->x[n / 2] = ref->x[n / 2] = -INFINITY;
+    kern_row_ref.divide(ref->out, ref->x, 0.7f, n);
+    k->divide(r->out, r->x, 0.7f, n);
+    same("divide", isa, n, ref->out, r->out);
+    k->mask(r->out, r->x, bits, n);
+    for (int i = 0; i < n; i++) {
+        float want = bits[i / 32] >> (i % 32) & 1 ? ref->x[i] : -INFINITY;
+        same("mask", isa, 1, &want, &r->out[i]);
+    }
+    k->mask(r->x, r->x, bits, n);
+    same("mask in place", isa, n, r->out, r->x);
+    guard_free(&g);
+}
+
+static void test_divide_and_mask(void **state)
+{
+    (void)state;
+    each(check_divide_and_mask);
+}
+
 static void check_sum_exp(const struct kern_row *k, int isa, struct rows *ref, struct rows *r)
 {
     int n = r->n;
@@ -220,6 +248,7 @@ int main(void)
         cmocka_unit_test(test_norm_values),
         cmocka_unit_test(test_rope),
         cmocka_unit_test(test_search),
+        cmocka_unit_test(test_divide_and_mask),
         cmocka_unit_test(test_sum_exp),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -335,6 +335,68 @@ static void test_draws_do_not_depend_on_neighbours(void **state)
     mem_free(x);
 }
 
+/* A row's mask: nothing outside is ever drawn, what is drawn is the draw from a row that says -inf there, and a mask of which the
+ * processors leave nothing gives its lowest token. */
+static void test_row_mask(void **state)
+{
+    (void)state;
+    enum { VOCAB = 1003, WORDS = (VOCAB + 31) / 32, N = 200 };
+    struct fixture f;
+    struct rng r = {31};
+    struct err e;
+    open_fixture(&f, VOCAB, 2);
+    float *x = mem_must_zalloc(VOCAB, sizeof *x), *cut = mem_must_zalloc(VOCAB, sizeof *x);
+    static struct sample_row rows[2 * N];
+    for (int round = 0; round < 24; round++) {
+        uint32_t mask[WORDS];
+        struct sample_params p;
+        sample_params_default(&p);
+        p.temperature = round % 3 ? 0.9f : 0;
+        p.top_p = round % 2 ? 0.8f : 1;
+        p.top_k = round % 4 == 3 ? 7 : 0;
+        p.repetition_penalty = round % 5 == 4 ? 1.5f : 1;
+        struct sample_seq *seq;
+        assert_true(sample_seq_open(&seq, f.sampler, &p, 3, 0, (int32_t[]){1, 50}, 2, &e));
+        random_row(&r, x, VOCAB, 2);
+        for (int i = 0; i < WORDS; i++)
+            mask[i] = (uint32_t)rng_next(&r) & (uint32_t)rng_next(&r);
+        mask[round % WORDS] |= 1;
+        for (int32_t i = 0; i < VOCAB; i++)
+            cut[i] = mask[i / 32] >> (i % 32) & 1 ? x[i] : -INFINITY;
+        for (int i = 0; i < N; i++) {
+            rows[i] = (struct sample_row){.logits = x, .allowed = mask, .seq = seq, .position = i};
+            rows[N + i] = (struct sample_row){.logits = cut, .seq = seq, .position = i};
+        }
+        sample_rows(f.sampler, rows, 2 * N);
+        for (int i = 0; i < N; i++) {
+            assert_true(cut[rows[i].out.token] > -INFINITY);
+            assert_int_equal(rows[i].out.token, rows[N + i].out.token);
+        }
+        sample_seq_close(&seq);
+    }
+    /* The only allowed tokens are ends, and min_tokens forbids them; the request's own ids lie outside the mask. */
+    for (int kind = 0; kind < 3; kind++) {
+        uint32_t mask[WORDS] = {[0] = 4, [9] = 2};
+        int32_t own[] = {700, 289, 3};
+        struct sample_params p;
+        sample_params_default(&p);
+        p.min_tokens = 5;
+        p.stop_ids = &(int32_t){289};
+        p.n_stop_ids = 1;
+        p.allowed_ids = own;
+        p.n_allowed = kind == 0 ? 0 : kind == 1 ? 3 : 1;
+        struct sample_seq *seq;
+        assert_true(sample_seq_open(&seq, f.sampler, &p, 3, 0, (int32_t[]){1}, 1, &e));
+        struct sample_row row = {.logits = x, .allowed = mask, .seq = seq};
+        sample_rows(f.sampler, &row, 1);
+        assert_int_equal(row.out.token, kind == 1 ? 289 : 2);
+        sample_seq_close(&seq);
+    }
+    mem_free(x);
+    mem_free(cut);
+    close_fixture(&f);
+}
+
 static void test_rows_without_hope(void **state)
 {
     (void)state;
@@ -429,6 +491,7 @@ int main(void)
         cmocka_unit_test(test_distribution),
         cmocka_unit_test(test_greedy_and_logprobs),
         cmocka_unit_test(test_draws_do_not_depend_on_neighbours),
+        cmocka_unit_test(test_row_mask),
         cmocka_unit_test(test_rows_without_hope),
         cmocka_unit_test(test_params_are_checked),
         cmocka_unit_test(test_dup_is_deep),

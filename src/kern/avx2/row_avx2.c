@@ -12,4 +12,6 @@ const struct kern_row kern_row_avx2 = {
     .max = row_max,
     .sum_exp = sum_exp,
     .above = above,
+    .divide = divide,
+    .mask = mask,
 };

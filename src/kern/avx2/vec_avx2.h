@@ -33,6 +33,13 @@ static inline vec vec_min(vec a, vec b) { return _mm256_min_ps(a, b); }
 /* Bit i set where a[i] >= b[i]. */
 static inline uint32_t vec_ge_bits(vec a, vec b) { return (uint32_t)_mm256_movemask_ps(_mm256_cmp_ps(a, b, _CMP_GE_OQ)); }
 static inline uint32_t vec_eq_bits(vec a, vec b) { return (uint32_t)_mm256_movemask_ps(_mm256_cmp_ps(a, b, _CMP_EQ_OQ)); }
+/* a[i] where bit i is set, else b[i]; higher bits are ignored. */
+static inline vec vec_choose_bits(uint32_t bits, vec a, vec b)
+{
+    const __m256i each = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
+    __m256i set = _mm256_cmpeq_epi32(_mm256_and_si256(_mm256_set1_epi32((int)bits), each), each);
+    return _mm256_blendv_ps(b, a, _mm256_castsi256_ps(set));
+}
 static inline vec vec_abs(vec a) { return _mm256_andnot_ps(vec_set1(-0.0f), a); }
 /* a, which is not negative, with the sign of b. */
 static inline vec vec_sign_of(vec a, vec b) { return _mm256_or_ps(a, _mm256_and_ps(b, vec_set1(-0.0f))); }

@@ -133,6 +133,18 @@ static int32_t above(const float *x, int32_t n, float threshold, int32_t *idx, i
     return found;
 }
 
+static void divide(float *out, const float *x, float by, int32_t n)
+{
+    for (int32_t i = 0; i < n; i++)
+        out[i] = x[i] / by;
+}
+
+static void mask(float *out, const float *x, const uint32_t *bits, int32_t n)
+{
+    for (int32_t i = 0; i < n; i++)
+        out[i] = bits[i / 32] >> (i % 32) & 1 ? x[i] : -INFINITY;
+}
+
 const struct kern_row kern_row_ref = {
     .rms_norm = rms_norm,
     .layer_norm = layer_norm,
@@ -143,4 +155,6 @@ const struct kern_row kern_row_ref = {
     .max = row_max,
     .sum_exp = sum_exp,
     .above = above,
+    .divide = divide,
+    .mask = mask,
 };
