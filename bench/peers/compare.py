@@ -74,11 +74,13 @@ class Bench:
         self.prefix = shlex.split(args.prefix)
         self.threads = args.threads or os.cpu_count()
 
-    def command(self, argv, quiet=True, env=None):
+    def command(self, argv, quiet=True, stderr=subprocess.PIPE):
+        """Its stdout, and its stderr with stderr=STDOUT.  It runs in a folder of its own: some peers leave log files."""
         argv = (self.prefix if quiet else []) + argv
-        r = subprocess.run(argv, capture_output=True, text=True, timeout=self.a.timeout, env={**os.environ, **(env or {})})
+        with tempfile.TemporaryDirectory() as folder:
+            r = subprocess.run(argv, stdout=subprocess.PIPE, stderr=stderr, text=True, errors="replace", timeout=self.a.timeout, cwd=folder)
         if r.returncode != 0:
-            raise Failure(f"{' '.join(argv)}: {(r.stderr.strip() or r.stdout.strip()).splitlines()[-1:] or r.returncode}")
+            raise Failure(f"{' '.join(argv)}: {((r.stderr or '').strip() or r.stdout.strip()).splitlines()[-1:] or r.returncode}")
         return r.stdout
 
     def probe(self):
@@ -113,7 +115,7 @@ class Bench:
         if not tool:
             return None
         out = self.command([tool, "-m", self.gguf(fmt), "-t", str(self.threads), "-fa", "on", *fmt.peer_args[:1], "-c", str(batch * (prompt + new) + 64),
-                            "-b", "2048", "-ub", "512", "-npp", str(prompt), "-ntg", str(new), "-npl", str(batch)])
+                            "-b", "2048", "-ub", "512", "-npp", str(prompt), "-ntg", str(new), "-npl", str(batch)], stderr=subprocess.STDOUT)
         rows = [r for r in (re.split(r"\s*\|\s*", line.strip().strip("|").strip()) for line in out.splitlines() if line.startswith("|"))
                 if r[0].isdigit()]
         if not rows:
@@ -148,8 +150,8 @@ def stop(process):
 def with_server(argv, port, use):
     """Starts a server, waits for /health, returns use(url)."""
     url = f"http://127.0.0.1:{port}"
-    with tempfile.TemporaryFile() as log:
-        process = subprocess.Popen(argv, stdout=log, stderr=log)
+    with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryFile() as log:
+        process = subprocess.Popen(argv, stdout=log, stderr=log, cwd=folder)
         try:
             until = time.monotonic() + 300
             while True:
@@ -180,7 +182,7 @@ def load(b, url, clients, prompts):
 def serve_quire(b, fmt, clients, prompts):
     port = free_port()
     argv = [b.a.quire, "serve", os.path.join(b.a.models, "hf"), "--port", str(port), "--max-model-len", "512", "--max-num-seqs", str(clients),
-            "--log-level", "warning", *b.quire_flags(fmt)]
+            "--log-level", "warn", *b.quire_flags(fmt)]
     return with_server(argv, port, lambda url: load(b, url, clients, prompts))
 
 
@@ -344,6 +346,8 @@ def main():
     p.add_argument("--timeout", type=float, default=600, metavar="S", help="of each command (default %(default)s)")
     p.add_argument("--json", metavar="FILE", help="also write everything measured")
     a = p.parse_args()
+    for path in ("quire", "models", "ik", "nlc", "packed"):
+        setattr(a, path, os.path.abspath(getattr(a, path)))
     b = Bench(a)
     rows = [r for r in all_rows(b, a.quick) if re.search(a.rows, r.name)]
     if a.list:

@@ -7,7 +7,7 @@
 #include "kern/peak.h"
 
 enum { KEPT = 4096, SINKS = 64, ITEMS_PER_THREAD = 8, ROUNDS = 1 << 10 };
-static const size_t BUFFER_BYTES = (size_t)512 << 20, PIECE_BYTES = (size_t)1 << 20, SLICE_BYTES = (size_t)64 << 20;
+static const size_t BUFFER_BYTES = (size_t)512 << 20, PIECE_BYTES = (size_t)1 << 20, SLICE_BYTES = (size_t)128 << 20;
 
 /* Slices of one kind: the last KEPT. */
 struct kept { double rate[KEPT]; size_t n; };

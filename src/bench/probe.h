@@ -1,7 +1,7 @@
 /* bench/probe.h - what this machine can do at most, measured now: the ceilings that kernels are
  * compared with.
  *
- * Shared machines drift within minutes, so a probe measures in slices of about a millisecond that are taken between
+ * Shared machines drift within minutes, so a probe measures in slices of a millisecond or two that are taken between
  * those of what is compared, on the same threads.  Reading goes round a buffer far larger than the caches, in huge pages, one
  * piece after the other given to whichever thread is free. */
 #ifndef QUIRE_BENCH_PROBE_H
