@@ -19,7 +19,11 @@ uint64_t kern_peak_read_avx512(const void *p, size_t bytes)
     }
     for (int i = 1; i < 8; i++)
         sum[0] = _mm512_add_epi64(sum[0], sum[i]);
-    return (uint64_t)_mm512_reduce_add_epi64(sum[0]);
+    uint64_t lanes[8], all = 0;
+    _mm512_storeu_si512(lanes, sum[0]);
+    for (int i = 0; i < 8; i++)
+        all += lanes[i];
+    return all;
 }
 
 float kern_peak_f32_avx512(int64_t rounds)
