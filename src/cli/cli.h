@@ -51,6 +51,27 @@ int cli_parse(const struct cli_cmd *cmd, int argc, char **argv, const char **arg
 int cli_error(const struct cli_cmd *cmd, const struct err *e);
 int cli_usage_error(const struct cli_cmd *cmd, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
+/* ---- where models come from ---- */
+struct log;
+struct hub_opts;
+struct hub_progress;
+struct cli_hub_flags {
+    const char *revision, *download_dir, *token;   /* NULL: as the environment or the id says */
+    bool offline;
+    char path[4096];                               /* what the id became: cli_model_path */
+    char endpoint[1024], cache[4096], secret[4096];
+};
+/* revision, download-dir, hf-token, offline.  Room for CLI_HUB_OPTS entries. */
+enum { CLI_HUB_OPTS = 5 };
+void cli_hub_table(struct cli_hub_flags *f, struct cli_opt table[CLI_HUB_OPTS]);
+/* Endpoint, token and cache folder from flags, else HF_ENDPOINT, HF_TOKEN (or the token's file), HF_HUB_CACHE, HF_HOME; o borrows from f. */
+bool cli_hub_opts(struct cli_hub_flags *f, struct hub_opts *o, struct err *e);
+/* What to open for MODEL: itself when it is NULL or a path that is there, else the cached or now downloaded copy of the hub id it is.  text_only:
+ * no weights are needed.  Valid as long as f. */
+bool cli_model_path(struct cli_hub_flags *f, const char *model, bool text_only, struct log *lg, const char **path, struct err *e);
+/* A bar of a download: fits hub_opts.progress, with the struct cli_progress that cli_progress_begin has begun. */
+void cli_hub_progress(void *progress, const struct hub_progress *p);
+
 /* ---- options of every command that loads an engine ---- */
 struct engine_opts;
 struct cli_engine_flags {
@@ -59,14 +80,15 @@ struct cli_engine_flags {
     double memory_utilization;
     int64_t seed;
     bool enable_prefix_caching;
+    struct cli_hub_flags hub;
 };
 void cli_engine_flags_default(struct cli_engine_flags *f);
 /* A table of options bound to *f; room for CLI_ENGINE_OPTS entries. */
-enum { CLI_ENGINE_OPTS = 24 };
+enum { CLI_ENGINE_OPTS = 32 };
 void cli_engine_table(struct cli_engine_flags *f, struct cli_opt table[CLI_ENGINE_OPTS]);
-/* Opens the log as asked (*lg; close with log_close) and fills o; model NULL is the built-in one. */
-struct log;
-bool cli_engine_opts(const struct cli_engine_flags *f, const char *model, struct engine_opts *o, struct log **lg, struct err *e);
+/* Opens the log as asked (*lg; close with log_close) and fills o; model NULL is the built-in one, a hub id is downloaded when the cache
+ * does not have it.  o borrows from f. */
+bool cli_engine_opts(struct cli_engine_flags *f, const char *model, struct engine_opts *o, struct log **lg, struct err *e);
 
 /* Runs this program's own `serve` on a free port of 127.0.0.1 with all engine options as they were read here, and waits until it
  * listens (bench/context.h).  Stop it with bench_server_stop. */
@@ -97,7 +119,7 @@ void cli_sample_flags_free(struct cli_sample_flags *f);
 
 /* ---- progress ---- */
 /* A bar on stderr when it is a terminal and the work lasts over a second; nothing otherwise. */
-struct cli_progress { const char *label; int64_t start_us, last_us; bool shown, tty; };
+struct cli_progress { const char *label; int64_t start_us, last_us, base; bool shown, tty; };
 void cli_progress_begin(struct cli_progress *p, const char *label);
 void cli_progress_update(void *p, int64_t done, int64_t total);   /* fits engine_opts.progress */
 void cli_progress_end(struct cli_progress *p);
@@ -116,6 +138,7 @@ int cmd_score(int argc, char **argv);
 int cmd_tokenize(int argc, char **argv);
 int cmd_render(int argc, char **argv);
 int cmd_devices(int argc, char **argv);
+int cmd_pull(int argc, char **argv);
 int cmd_bench(int argc, char **argv);
 int cmd_bench_serve(int argc, char **argv);
 int cmd_bench_context(int argc, char **argv);

@@ -14,6 +14,7 @@ enum { MAX_INPUT = 64 << 20, MAX_TEMPLATE = 8 << 20 };
 struct render_args {
     const char *model, *template, *messages, *tools, *kwargs, *bos, *eos, *unk, *now;
     bool add_generation_prompt, continue_final_message;
+    struct cli_hub_flags hub;
 };
 
 static json_t *read_json(const char *path, struct err *e)
@@ -43,16 +44,17 @@ static bool parse_now(const char *text, int64_t *out, struct err *e)
 }
 
 /* The tokenizer of a model, or of the built-in one. */
-static bool open_tok(const struct render_args *a, struct tok **t, struct err *e)
+static bool open_tok(struct render_args *a, struct tok **t, struct err *e)
 {
     struct model *m = NULL;
     const struct model_opts opts = {.files_only = true};
-    bool ok = model_open(&m, a->model, &opts, e) && tok_open(t, model_files(m), e);
+    const char *path;
+    bool ok = cli_model_path(&a->hub, a->model, true, NULL, &path, e) && model_open(&m, path, &opts, e) && tok_open(t, model_files(m), e);
     model_close(&m);
     return ok;
 }
 
-static bool open_chat(const struct render_args *a, struct tok **t, struct chat **c, struct err *e)
+static bool open_chat(struct render_args *a, struct tok **t, struct chat **c, struct err *e)
 {
     char *source = NULL;
     size_t len = 0;
@@ -101,7 +103,7 @@ static const json_t *unless_null(const json_t *j)
     return json_is_null(j) ? NULL : j;
 }
 
-static bool run(const struct render_args *a, struct buf *out, struct err *e)
+static bool run(struct render_args *a, struct buf *out, struct err *e)
 {
     struct tok *t = NULL;
     struct chat *c = NULL;
@@ -139,7 +141,9 @@ int cmd_render(int argc, char **argv)
         {"now", 0, CLI_STR, &a.now, "TIME", "what strftime_now sees, as 2024-07-26T12:00:00 (UTC)", 0, 0},
         {0},
     };
-    const struct cli_opt *const tables[] = {opts, NULL};
+    struct cli_opt hub_table[CLI_HUB_OPTS];
+    cli_hub_table(&a.hub, hub_table);
+    const struct cli_opt *const tables[] = {opts, hub_table, NULL};
     const struct cli_cmd cmd = {"render", "quire render (MODEL | --template FILE) --messages FILE [options]",
                                 "Prints the prompt that a chat template makes of messages, and nothing else.", tables, 0, 1};
     const char *args[1];

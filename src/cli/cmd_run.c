@@ -225,8 +225,8 @@ int cmd_run(int argc, char **argv)
     };
     const struct cli_opt *const tables[] = {opts, sample_table, engine_table, NULL};
     const struct cli_cmd cmd = {"run", "quire run [MODEL] -p TEXT [options]",
-                                "Completes one prompt and streams the text to stdout.  MODEL is a folder in Hugging Face layout or a\n"
-                                "GGUF file; without one the built-in model is used.", tables, 0, 1};
+                                "Completes one prompt and streams the text to stdout.  MODEL is a folder in Hugging Face layout, a\n"
+                                "GGUF file or a hub id (org/name); without one the built-in model is used.", tables, 0, 1};
     const char *args[1];
     int n_args;
     bool done;

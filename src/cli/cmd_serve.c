@@ -217,7 +217,7 @@ int cmd_serve(int argc, char **argv)
     const struct cli_opt *const tables[] = {opts, engine_table, NULL};
     const struct cli_cmd cmd = {"serve", "quire serve [MODEL] [options]",
                                 "Serves a model over HTTP: the OpenAI API, health, Prometheus metrics.  MODEL is a folder in Hugging Face\n"
-                                "layout or a GGUF file; without one the built-in model is used.  SIGTERM or SIGINT finishes what runs and exits; a second\n"
+                                "layout, a GGUF file or a hub id (org/name); without one the built-in model is used.  SIGTERM or SIGINT finishes what runs and exits; a second\n"
                                 "one exits at once.", tables, 0, 1};
     const char *args[1];
     int n_args;

@@ -12,6 +12,7 @@
 struct tokenize {
     const char *text, *decode;
     bool jsonl, special, json;
+    struct cli_hub_flags hub;
     struct tok *tok;
 };
 
@@ -19,7 +20,7 @@ static bool open_tok(struct tokenize *t, const char *model, struct err *e)
 {
     const struct model_opts opts = {.files_only = true};
     struct model *m = NULL;
-    bool ok = model_open(&m, model, &opts, e) && tok_open(&t->tok, model_files(m), e);
+    bool ok = cli_model_path(&t->hub, model, true, NULL, &model, e) && model_open(&m, model, &opts, e) && tok_open(&t->tok, model_files(m), e);
     model_close(&m);
     return ok;
 }
@@ -162,7 +163,9 @@ int cmd_tokenize(int argc, char **argv)
         {"special", 0, CLI_FLAG, &t.special, NULL, "add the special tokens the model wants (BOS, ..); when decoding, show special tokens", 0, 0},
         {"json", 0, CLI_FLAG, &t.json, NULL, "one JSON object on stdout: ids and tokens, or text", 0, 0},
         {NULL, 0, CLI_FLAG, NULL, NULL, NULL, 0, 0}};
-    const struct cli_opt *const tables[] = {own, NULL};
+    struct cli_opt hub_table[CLI_HUB_OPTS];
+    cli_hub_table(&t.hub, hub_table);
+    const struct cli_opt *const tables[] = {own, hub_table, NULL};
     const struct cli_cmd cmd = {.name = "tokenize", .usage = "quire tokenize [MODEL] (--text TEXT | --decode IDS | --jsonl) [options]",
                                 .summary = "Text to token ids and back.  Only the tokenizer's files of MODEL are needed.",
                                 .tables = tables, .max_args = 1};

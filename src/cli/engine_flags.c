@@ -38,13 +38,13 @@ void cli_engine_table(struct cli_engine_flags *f, struct cli_opt table[CLI_ENGIN
         {"profile", 0, CLI_STR, &f->profile, "FILE", "write a Chrome trace of every step and kernel", 0, 0},
         {"log-level", 0, CLI_STR, &f->log_level, "LEVEL", "error, warn, info, debug or trace", 0, 0},
         {"log-format", 0, CLI_STR, &f->log_format, "FORMAT", "text or json", 0, 0},
-        {0},
     };
-    _Static_assert(sizeof all / sizeof all[0] <= CLI_ENGINE_OPTS, "table is too small");
+    _Static_assert(sizeof all / sizeof all[0] + CLI_HUB_OPTS <= CLI_ENGINE_OPTS, "table is too small");
     memcpy(table, all, sizeof all);
+    cli_hub_table(&f->hub, table + sizeof all / sizeof all[0]);
 }
 
-bool cli_engine_opts(const struct cli_engine_flags *f, const char *model, struct engine_opts *o, struct log **lg, struct err *e)
+bool cli_engine_opts(struct cli_engine_flags *f, const char *model, struct engine_opts *o, struct log **lg, struct err *e)
 {
     enum log_level level;
     bool json = strcmp(f->log_format, "json") == 0;
@@ -58,8 +58,11 @@ bool cli_engine_opts(const struct cli_engine_flags *f, const char *model, struct
     *lg = log_open(STDERR_FILENO, level, json ? LOG_JSON : LOG_TEXT);
     if (!*lg)
         return err_set(e, ERR_NOMEM, "out of memory");
+    const char *path;
+    if (!cli_model_path(&f->hub, model, strcmp(f->load_format, "dummy") == 0, *lg, &path, e))
+        return false;
     engine_opts_default(o);
-    o->model = model;
+    o->model = path;
     o->load_format = f->load_format;
     o->dtype = f->dtype;
     o->kv_cache_dtype = f->kv_cache_dtype;

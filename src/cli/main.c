@@ -18,6 +18,7 @@ static const struct command commands[] = {
     {"tokenize", "text to token ids and back", cmd_tokenize},
     {"bench", "measurements: latency, throughput, serve, context, kernels, startup", cmd_bench},
     {"render", "messages through a chat template", cmd_render},
+    {"pull", "download a model from a Hugging Face compatible hub", cmd_pull},
     {"devices", "what was detected: CPU, cores, memory bandwidth", cmd_devices},
 };
 
@@ -26,7 +27,8 @@ static void print_usage(FILE *f)
     fprintf(f, "quire " QUIRE_VERSION " - an engine that serves language models\n\nusage: quire COMMAND [MODEL] [options]\n\n");
     for (size_t i = 0; i < sizeof commands / sizeof commands[0]; i++)
         fprintf(f, "  %-10s %s\n", commands[i].name, commands[i].what);
-    fprintf(f, "\nMODEL is a folder in Hugging Face layout or a GGUF file; without one, quire's small built-in model is used.\n"
+    fprintf(f, "\nMODEL is a folder in Hugging Face layout, a GGUF file, or a hub id such as org/name; without one, quire's\n"
+               "small built-in model is used.\n"
                "'quire COMMAND --help' tells a command's options.\n");
 }
 
