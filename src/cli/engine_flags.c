@@ -63,6 +63,7 @@ bool cli_engine_opts(struct cli_engine_flags *f, const char *model, struct engin
         return false;
     engine_opts_default(o);
     o->model = path;
+    o->model_name = path != model ? model : NULL;   /* a snapshot's folder is named by its commit */
     o->load_format = f->load_format;
     o->dtype = f->dtype;
     o->kv_cache_dtype = f->kv_cache_dtype;

@@ -158,7 +158,7 @@ static void name_things(struct engine *eng, const struct fwd_opts *f)
 {
     struct engine_info *info = &eng->info;
     const struct dev_caps *caps = dev_caps(eng->dev);
-    snprintf(eng->names[0], sizeof eng->names[0], "%s", model_name(eng->model));
+    snprintf(eng->names[0], sizeof eng->names[0], "%s", eng->opts.model_name ? eng->opts.model_name : model_name(eng->model));
     snprintf(eng->names[1], sizeof eng->names[1], "%s", model_arch(eng->model)->architecture);
     snprintf(eng->names[2], sizeof eng->names[2], "%s", dtype_text(f->dtype, eng->model));
     snprintf(eng->names[3], sizeof eng->names[3], "%s", dtype_text(f->kv_dtype == FWD_DTYPE_AUTO ? f->dtype : f->kv_dtype, eng->model));

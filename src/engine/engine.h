@@ -22,6 +22,7 @@ struct model_generation;
 
 struct engine_opts {
     const char *model;            /* folder, or NULL: built-in */
+    const char *model_name;       /* what it is called; NULL: after its folder or file */
     const char *load_format;      /* "auto", "dummy" */
     const char *dtype;            /* "auto", "f32"/"float32"/"float", "f16"/"float16"/"half", "bf16"/"bfloat16" */
     const char *kv_cache_dtype;   /* "auto", "f32", "f16", "bf16", "int8", "fp8" */
