@@ -384,16 +384,18 @@ static bool finish_call(struct transfer *t, struct slot *s, CURLcode code, struc
 static bool give_work(struct transfer *t, struct err *e)
 {
     int64_t now = clock_now_us();
+    bool more = true;
     for (int i = 0; i < t->n_slots; i++) {
         struct slot *s = &t->slots[i];
         if (s->state == SLOT_PAUSED && now >= s->until_us && !start_at_home(t, s, e))
             return false;
-        if (s->state != SLOT_IDLE)
+        if (s->state != SLOT_IDLE || !more)
             continue;
         if (!find_work(t, &s->job, &s->segment, e))
             return false;
-        if (!s->job)
-            break;
+        more = s->job != NULL;
+        if (!more)
+            continue;
         s->job->taken[s->segment] = true;
         s->attempts = 0;
         s->state = SLOT_PAUSED;
