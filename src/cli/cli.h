@@ -96,6 +96,21 @@ struct bench_server;
 bool cli_child_serve(struct bench_server *server, const struct cli_engine_flags *flags, const char *model, const char *api_key,
                      double timeout_s, struct err *e);
 
+/* ---- several models (serve_models.c) ---- */
+struct server_model_opts;
+struct cli_models {
+    struct server_model_opts *models;
+    struct cli_hub_flags *hubs;      /* hold the models' paths */
+    char **names;
+    int n, max_loaded;
+};
+/* NAME=MODEL, or MODEL alone, whose name it then is; a NAME has no '/'.  *model is what follows; empty: the built-in one (NULL). */
+char *cli_model_name(const char *text, const char **model);
+/* Resolves each of list (downloading what is a hub id) and splits the memory between the max_loaded (0: all) that may be loaded at once.  A
+ * model that cannot be opened is warned of and stays: its requests will be told. */
+bool cli_models_open(struct cli_models *m, const struct cli_list *list, int max_loaded, struct cli_engine_flags *f, struct log **lg, struct err *e);
+void cli_models_free(struct cli_models *m);
+
 /* ---- options of commands that sample ---- */
 struct sample_params;
 struct gen_request;

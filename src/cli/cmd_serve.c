@@ -16,7 +16,9 @@
 struct serve {
     struct cli_engine_flags flags;
     const char *host, *chat_template, *generation_config;
-    struct cli_list keys, names, origins, compat;
+    struct cli_list keys, names, origins, compat, models;
+    struct cli_models several;
+    int32_t max_loaded;
     int32_t port, max_connections, max_concurrent, max_queue, http_threads, idle_timeout;
     int64_t max_body_bytes;
     double request_timeout, drain_timeout;
@@ -25,7 +27,7 @@ struct serve {
     struct log *log;
     struct engine *eng;
     struct server *server;
-    char *template; size_t template_len;
+    char *template, *given_name; size_t template_len;
 };
 
 /* ---- signals ---- */
@@ -92,10 +94,31 @@ static bool open_engine(struct serve *s, const char *model, struct err *e)
     return ok;
 }
 
+/* One model is loaded at once, with a name if it was given one; several when they are asked for. */
+static bool open_models(struct serve *s, const char *model, struct err *e)
+{
+    if (s->models.n > 1)
+        return cli_models_open(&s->several, &s->models, s->max_loaded, &s->flags, &s->log, e);
+    if (s->models.n == 1) {
+        char *name = cli_model_name(s->models.items[0], &model);
+        if (!name)
+            return err_set(e, ERR_NOMEM, "out of memory");
+        s->given_name = name;
+        if (!s->names.n && model != s->models.items[0]) {
+            s->names.items = mem_try_zalloc(1, sizeof *s->names.items);
+            if (!s->names.items)
+                return err_set(e, ERR_NOMEM, "out of memory");
+            s->names.items[s->names.n++] = name;
+        }
+    }
+    return open_engine(s, model, e);
+}
+
 static bool fill_server_opts(struct serve *s, struct server_opts *o, struct err *e)
 {
     server_opts_default(o);
     o->api.engine = s->eng;
+    o->models = (struct server_models_opts){.models = s->several.models, .n_models = s->several.n, .max_loaded = s->several.max_loaded, .max_parked = s->max_queue};
     o->api.log = s->log;
     o->api.served_names = s->names.items;
     o->api.n_served_names = s->names.n;
@@ -136,18 +159,30 @@ static bool fill_server_opts(struct serve *s, struct server_opts *o, struct err 
     return true;
 }
 
+static void print_model(const struct serve *s)
+{
+    const struct engine_info *info = s->eng ? engine_info(s->eng) : NULL;
+    printf("quire serves ");
+    for (int i = 0; i < s->several.n; i++)
+        printf("%s%s", i ? ", " : "", s->several.names[i]);
+    if (info)
+        printf("%s (%s, %s, context %d, %d KV pages of %d tokens, %d threads)", s->names.n ? s->names.items[0] : info->model_name, info->architecture,
+               info->dtype, info->max_model_len, info->n_blocks - 1, info->block_tokens, info->n_threads);
+    else
+        printf(" (each loaded when it is first asked for, at most %d at once)", s->several.max_loaded);
+}
+
 static void print_banner(const struct serve *s)
 {
-    const struct engine_info *info = engine_info(s->eng);
     bool v6 = strchr(s->host, ':') != NULL, any = strcmp(s->host, "0.0.0.0") == 0 || strcmp(s->host, "::") == 0;
     char url[300];
     snprintf(url, sizeof url, "http://%s%s%s:%d", v6 && !any ? "[" : "", any ? "127.0.0.1" : s->host, v6 && !any ? "]" : "",
              server_port(s->server));
-    const char *name = s->names.n ? s->names.items[0] : info->model_name;
-    printf("quire serves %s (%s, %s, context %d, %d KV pages of %d tokens, %d threads) at %s\n\n"
+    print_model(s);
+    printf(" at %s\n\n"
            "try:  curl %s/v1/completions -H 'Content-Type: application/json' %s\\\n"
            "           -d '{\"prompt\": \"Once upon a time\", \"max_tokens\": 64, \"temperature\": 0}'\n\n",
-           name, info->architecture, info->dtype, info->max_model_len, info->n_blocks - 1, info->block_tokens, info->n_threads, url, url,
+           url, url,
            s->keys.n ? "-H 'Authorization: Bearer KEY' " : "");
     fflush(stdout);
 }
@@ -170,7 +205,7 @@ static bool serve(struct serve *s, const char *model, struct err *e)
     struct server_opts o;
     int64_t start = clock_now_us(), loaded;
     raise_fd_limit();
-    if (!open_engine(s, model, e) || !fill_server_opts(s, &o, e) || !catch_signals(e))
+    if (!open_models(s, model, e) || !fill_server_opts(s, &o, e) || !catch_signals(e))
         return false;
     loaded = clock_now_us();
     if (!server_open(&s->server, &o, e))
@@ -197,6 +232,8 @@ int cmd_serve(int argc, char **argv)
         {"port", 'p', CLI_INT, &s.port, "N", "0: any free one, which is printed", 0, 65535},
         {"api-key", 0, CLI_LIST, &s.keys, "KEY", "clients must send one of these as a bearer token", 0, 0},
         {"served-model-name", 0, CLI_LIST, &s.names, "NAME", "what clients call the model; the first is reported", 0, 0},
+        {"model", 0, CLI_LIST, &s.models, "NAME=MODEL", "several models, chosen by the request's model, loaded when asked for; NAME= alone: the built-in one", 0, 0},
+        {"max-loaded-models", 0, CLI_INT, &s.max_loaded, "N", "of several, so many at once: unused ones are unloaded, least recently used first; 0: all", 0, 1024},
         {"chat-template", 0, CLI_STR, &s.chat_template, "FILE", "Jinja template instead of the model's own", 0, 0},
         {"generation-config", 0, CLI_STR, &s.generation_config, "HOW", "auto: sampling defaults from generation_config.json; none: neutral ones", 0, 0},
         {"max-queue", 0, CLI_INT, &s.max_queue, "N", "waiting requests past which new ones get 429; 0: no bound", 0, INT32_MAX},
@@ -223,14 +260,24 @@ int cmd_serve(int argc, char **argv)
     int n_args;
     bool done;
     int status = cli_parse(&cmd, argc, argv, args, &n_args, &done);
+    if (!done && s.models.n && n_args) {
+        done = true;
+        status = cli_usage_error(&cmd, "give MODEL or --model, not both");
+    } else if (!done && s.models.n > 1 && s.names.n) {
+        done = true;
+        status = cli_usage_error(&cmd, "--served-model-name is for one model; write --model NAME=MODEL");
+    }
     if (!done) {
         struct err e;
         status = serve(&s, n_args ? args[0] : NULL, &e) ? CLI_OK : cli_error(&cmd, &e);
     }
     server_close(&s.server);
     engine_close(&s.eng);
+    cli_models_free(&s.several);
+    mem_free(s.given_name);
     log_close(&s.log);
     mem_free(s.template);
+    mem_free(s.models.items);
     mem_free(s.keys.items);
     mem_free(s.names.items);
     mem_free(s.origins.items);

@@ -114,7 +114,8 @@ static bool plan_pages(struct engine *eng, struct fwd_opts *f, struct err *e)
     int64_t blocks = eng->opts.num_kv_blocks;
     if (blocks == 0) {
         double fraction = eng->opts.memory_fraction > 0 ? eng->opts.memory_fraction : 0.9;
-        double room = (double)dev_caps(eng->dev)->memory_bytes * fraction - (double)plan.weight_bytes - (double)plan.workspace_bytes;
+        double budget = eng->opts.memory_bytes > 0 ? (double)eng->opts.memory_bytes : (double)dev_caps(eng->dev)->memory_bytes * fraction;
+        double room = budget - (double)plan.weight_bytes - (double)plan.workspace_bytes;
         double fit = plan.kv_block_bytes ? room / (double)plan.kv_block_bytes : 0;
         blocks = fit > (double)(1 << 30) ? 1 << 30 : (int64_t)fit;
         int64_t most = per_seq * info->max_num_seqs + 1;
@@ -125,7 +126,7 @@ static bool plan_pages(struct engine *eng, struct fwd_opts *f, struct err *e)
                            "the model does not fit: weights %.2f GiB and workspace %.2f GiB leave no room for KV pages in %.2f GiB; "
                            "lower --max-num-batched-tokens or raise --memory-utilization",
                            (double)plan.weight_bytes / (1 << 30), (double)plan.workspace_bytes / (1 << 30),
-                           (double)dev_caps(eng->dev)->memory_bytes * fraction / (1 << 30));
+                           budget / (1 << 30));
     }
     if (blocks < 2)
         return err_set(e, ERR_INVALID, "num-kv-blocks must be at least 2 (page 0 is reserved)");
@@ -216,19 +217,49 @@ static bool open_fwd(struct engine *eng, struct fwd_opts *f, struct err *e)
     return ok;
 }
 
-static bool open_all(struct engine *eng, struct err *e)
+/* The options' names, the model's headers and the limits that follow. */
+static bool open_headers(struct engine *eng, struct fwd_opts *f, struct err *e)
 {
     const struct engine_opts *o = &eng->opts;
-    struct fwd_opts f = {0};
     bool dummy = o->load_format && strcmp(o->load_format, "dummy") == 0;
     if (!dummy && o->load_format && strcmp(o->load_format, "auto") != 0)
         return err_set(e, ERR_INVALID, "load-format '%s' is neither auto nor dummy", o->load_format);
     struct model_opts mo = {.load_format = dummy ? MODEL_LOAD_DUMMY : MODEL_LOAD_AUTO, .dummy_seed = o->seed};
     struct dev_opts dv = {.name = o->device, .n_threads = o->n_threads, .isa = o->isa};
-    if (!parse_dtype("dtype", o->dtype, &f.dtype, e) || !parse_kv_dtype(o->kv_cache_dtype, &f.kv_dtype, e) ||
-        !fwd_quant_parse(o->quantization, &f.quant, e) ||
-        !model_open(&eng->model, o->model, &mo, e) || !open_tokenizer(eng, e) || !dev_open(&eng->dev, &dv, e) || !set_limits(eng, e) ||
-        !plan_pages(eng, &f, e))
+    return parse_dtype("dtype", o->dtype, &f->dtype, e) && parse_kv_dtype(o->kv_cache_dtype, &f->kv_dtype, e) &&
+           fwd_quant_parse(o->quantization, &f->quant, e) && model_open(&eng->model, o->model, &mo, e) && dev_open(&eng->dev, &dv, e) &&
+           set_limits(eng, e);
+}
+
+bool engine_plan(const struct engine_opts *o, struct engine_plan *out, struct err *e)
+{
+    struct fwd_opts f = {0};
+    struct fwd_plan plan;
+    struct engine *eng = mem_try_zalloc(1, sizeof *eng);
+    if (!eng)
+        return err_set(e, ERR_NOMEM, "out of memory");
+    eng->opts = *o;
+    eng->info.n_blocks = 2;
+    bool ok = open_headers(eng, &f, e);
+    if (ok) {
+        fill_fwd_opts(eng, &f);
+        ok = fwd_plan_bytes(&plan, eng->model, &f, e);
+    }
+    if (ok)
+        *out = (struct engine_plan){.weight_bytes = (int64_t)plan.weight_bytes, .workspace_bytes = (int64_t)plan.workspace_bytes,
+                                    .page_bytes = (int64_t)plan.kv_block_bytes, .machine_bytes = (int64_t)dev_caps(eng->dev)->memory_bytes,
+                                    .max_model_len = eng->info.max_model_len};
+    dev_close(&eng->dev);
+    model_close(&eng->model);
+    mem_free(eng);
+    return ok;
+}
+
+static bool open_all(struct engine *eng, struct err *e)
+{
+    const struct engine_opts *o = &eng->opts;
+    struct fwd_opts f = {0};
+    if (!open_headers(eng, &f, e) || !open_tokenizer(eng, e) || !plan_pages(eng, &f, e))
         return false;
     eng->generation = *model_generation(eng->model);
     name_things(eng, &f);
@@ -352,7 +383,12 @@ static void *engine_thread(void *arg)
             handle(eng, (struct msg *)(void *)((char *)node - offsetof(struct msg, node)));
             any = true;
         }
+        struct engine_turns *turns = eng->streams ? eng->opts.turns : NULL;
+        if (turns)
+            engine_turns_take(turns);
         bool worked = step_run(eng);
+        if (turns)
+            engine_turns_give(turns);
         if (any || worked) {
             metrics_publish(eng);
             stream_flush(eng);

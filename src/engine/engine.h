@@ -35,6 +35,8 @@ struct engine_opts {
     int32_t max_num_batched_tokens; /* 0: 2048 */
     int32_t num_kv_blocks;        /* 0: from memory_fraction */
     double memory_fraction;       /* 0: 0.9; of the machine's (or cgroup's) memory for weights + workspace + pages */
+    int64_t memory_bytes;         /* > 0: instead of memory_fraction */
+    struct engine_turns *turns;   /* several engines on one machine compute in turns; borrowed; NULL: alone */
     bool enable_prefix_caching;
     bool priority_scheduling;
     int32_t long_prefill_token_threshold;
@@ -48,6 +50,20 @@ struct engine_opts {
     void *progress_ctx;
 };
 void engine_opts_default(struct engine_opts *o);
+
+/* What a model needs, from its files' headers alone. */
+struct engine_plan {
+    int64_t weight_bytes, workspace_bytes, page_bytes;
+    int64_t machine_bytes;        /* of which memory_fraction may be used */
+    int32_t max_model_len;        /* before pages limit it */
+};
+bool engine_plan(const struct engine_opts *o, struct engine_plan *out, struct err *e);
+
+/* One step at a time among the engines that share it, first come, first served: each step has all cores, and an engine with work
+ * waits for at most one step of each other. */
+struct engine_turns;
+struct engine_turns *engine_turns_open(void);   /* NULL: no memory */
+void engine_turns_close(struct engine_turns **t);
 
 /* Loads the model and starts the thread.  Cost: the weights. */
 bool engine_open(struct engine **out, const struct engine_opts *o, struct err *e);
@@ -166,5 +182,7 @@ struct engine_metrics {           /* a consistent copy; names as INTERFACES part
         prompt_len, generation_len, max_generation_len, params_n, params_max_tokens, iteration_tokens;
 };
 void engine_metrics(const struct engine *eng, struct engine_metrics *out);
+/* Adds the counters and histograms of an engine that is gone; either may be all zero. */
+void engine_metrics_add(struct engine_metrics *to, const struct engine_metrics *past);
 
 #endif

@@ -175,6 +175,10 @@ void metrics_request_done(struct engine *eng, const struct engine_stream *st, en
 /* Make the engine thread's numbers visible to others. */
 void metrics_publish(struct engine *eng);
 
+/* turns.c */
+void engine_turns_take(struct engine_turns *t);
+void engine_turns_give(struct engine_turns *t);
+
 /* trace.c */
 bool trace_open(struct trace **out, const char *path, struct dev *d, struct err *e);
 void trace_close(struct trace **t);

@@ -92,6 +92,48 @@ void metrics_publish(struct engine *eng)
     pthread_mutex_unlock(&eng->metrics_lock);
 }
 
+static void hist_add(struct engine_hist *to, const struct engine_hist *past)
+{
+    if (to->n == 0)
+        *to = (struct engine_hist){.bounds = past->bounds, .n = past->n};
+    for (int i = 0; i <= past->n && past->n > 0; i++)
+        to->counts[i] += past->counts[i];
+    to->sum += past->sum;
+    to->total += past->total;
+}
+
+void engine_metrics_add(struct engine_metrics *to, const struct engine_metrics *past)
+{
+    to->prefix_cache_queries += past->prefix_cache_queries;
+    to->prefix_cache_hits += past->prefix_cache_hits;
+    to->num_preemptions += past->num_preemptions;
+    to->prompt_tokens += past->prompt_tokens;
+    to->generation_tokens += past->generation_tokens;
+    to->success_stop += past->success_stop;
+    to->success_length += past->success_length;
+    to->success_abort += past->success_abort;
+    to->requests_error += past->requests_error;
+    to->n_steps += past->n_steps;
+    to->step_seconds += past->step_seconds;
+    to->forward_seconds += past->forward_seconds;
+    to->sample_seconds += past->sample_seconds;
+    to->schedule_seconds += past->schedule_seconds;
+    hist_add(&to->ttft, &past->ttft);
+    hist_add(&to->itl, &past->itl);
+    hist_add(&to->e2e, &past->e2e);
+    hist_add(&to->queue_time, &past->queue_time);
+    hist_add(&to->inference_time, &past->inference_time);
+    hist_add(&to->prefill_time, &past->prefill_time);
+    hist_add(&to->decode_time, &past->decode_time);
+    hist_add(&to->time_per_output_token, &past->time_per_output_token);
+    hist_add(&to->prompt_len, &past->prompt_len);
+    hist_add(&to->generation_len, &past->generation_len);
+    hist_add(&to->max_generation_len, &past->max_generation_len);
+    hist_add(&to->params_n, &past->params_n);
+    hist_add(&to->params_max_tokens, &past->params_max_tokens);
+    hist_add(&to->iteration_tokens, &past->iteration_tokens);
+}
+
 void engine_metrics(const struct engine *ceng, struct engine_metrics *out)
 {
     struct engine *eng = (struct engine *)ceng; /* the lock is not part of what const promises */

@@ -85,18 +85,29 @@ const char *api_model_name(const struct api *a) { return a->names[0]; }
 
 /* ---- /v1/models ---- */
 
-static void write_model(const struct api *a, int i, struct buf *out)
+void api_write_card(const char *id, const char *root, int32_t max_model_len, int64_t created_s, const char *state, struct buf *out)
 {
-    size_t len = strlen(a->names[i]);
     buf_puts(out, "{\"id\":");
-    api_write_text(out, a->names[i], len);
-    buf_printf(out, ",\"object\":\"model\",\"created\":%lld,\"owned_by\":\"quire\",\"root\":", (long long)a->created_s);
-    api_write_text(out, a->info->model_name, strlen(a->info->model_name));
+    api_write_text(out, id, strlen(id));
+    buf_printf(out, ",\"object\":\"model\",\"created\":%lld,\"owned_by\":\"quire\",\"root\":", (long long)created_s);
+    api_write_text(out, root, strlen(root));
+    buf_puts(out, ",\"parent\":null,\"max_model_len\":");
+    if (max_model_len > 0)
+        buf_printf(out, "%d", max_model_len);
+    else
+        buf_puts(out, "null");
+    if (state)
+        buf_printf(out, ",\"state\":\"%s\"", state);
     buf_printf(out,
-               ",\"parent\":null,\"max_model_len\":%d,\"permission\":[{\"id\":\"modelperm-%s\",\"object\":\"model_permission\",\"created\":%lld,"
+               ",\"permission\":[{\"id\":\"modelperm-%s\",\"object\":\"model_permission\",\"created\":%lld,"
                "\"allow_create_engine\":false,\"allow_sampling\":true,\"allow_logprobs\":true,\"allow_search_indices\":false,"
                "\"allow_view\":true,\"allow_fine_tuning\":false,\"organization\":\"*\",\"group\":null,\"is_blocking\":false}]}",
-               a->info->max_model_len, "quire", (long long)a->created_s);
+               "quire", (long long)created_s);
+}
+
+static void write_model(const struct api *a, int i, struct buf *out)
+{
+    api_write_card(a->names[i], a->info->model_name, a->info->max_model_len, a->created_s, NULL, out);
 }
 
 bool api_write_models(const struct api *a, struct buf *out)

@@ -37,6 +37,7 @@ enum api_endpoint { API_COMPLETIONS, API_CHAT };
 struct api_job_opts {
     const char *request_id;                      /* NULL: made up; becomes part of the response's id */
     bool refuse_stream;                          /* batch: "stream" is an error */
+    int64_t waited_us;                           /* of request_timeout_us, before this call */
     engine_notify *notify; void *notify_ctx;     /* called on the engine thread when api_job_pull may have news */
 };
 
@@ -63,6 +64,8 @@ void api_job_stats(const struct api_job *job, struct api_job_stats *out);
 /* ---- answers that need no engine step ---- */
 
 bool api_write_models(const struct api *a, struct buf *out);
+/* An entry of the list.  max_model_len 0: not known, null.  state: NULL, or what "state" says. */
+void api_write_card(const char *id, const char *root, int32_t max_model_len, int64_t created_s, const char *state, struct buf *out);
 /* One model of the list. */
 bool api_write_model(const struct api *a, const char *id, struct buf *out, struct api_error *e);
 /* POST /tokenize and /detokenize. */

@@ -77,6 +77,7 @@ struct api_job {
     const char **stop; int32_t n_stop;
     int32_t max_tokens;               /* asked for; 0: the rest of the context */
     bool max_tokens_given;
+    int64_t waited_us;                /* of the request's timeout, before it came here */
     bool score_only;                  /* echo without generation */
     bool fake_stream;                 /* best_of or beams: one event with the whole body */
     char id[160];

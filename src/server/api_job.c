@@ -86,6 +86,7 @@ bool api_job_parse(struct api_job **out, const struct api *a, enum api_endpoint 
         return api_fail(e, ERR_NOMEM, NULL, "out of memory for the request");
     job->api = a;
     job->endpoint = endpoint;
+    job->waited_us = o->waited_us;
     job->status = 200;
     job->created_s = clock_unix_s();
     job->arena = arena_open(ARENA_LIMIT);

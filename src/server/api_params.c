@@ -466,7 +466,8 @@ bool api_params_build(struct api_job *job, struct api_error *e)
         r->engine.best_of = (int32_t)f->best_of;
     r->engine.length_penalty = (float)f->length_penalty;
     r->engine.priority = (int32_t)f->priority;
-    r->engine.timeout_us = job->api->opts.request_timeout_us;
+    int64_t timeout = job->api->opts.request_timeout_us, left = timeout - job->waited_us;
+    r->engine.timeout_us = timeout > 0 && left < 1 ? 1 : timeout > 0 ? left : 0;
     r->engine.cache_salt = f->cache_salt;
     r->engine.id = job->id;
     r->stop = job->stop;

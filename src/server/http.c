@@ -169,7 +169,10 @@ void http_reply_pull(struct http_exchange *x, const struct http_pull *p)
 
 void http_run_handler(struct http_exchange *x)
 {
+    x->parks = false;
     x->route->handle(x->h->o.ctx, x);
+    if (x->parks)
+        return;
     if (x->status == 0) {
         struct api_error e;
         api_fail(&e, ERR_INTERNAL, NULL, "no answer was made");

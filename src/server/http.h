@@ -81,6 +81,15 @@ const char *http_path(const struct http_exchange *x);
 /* The client's X-Request-Id when it was acceptable, else 32 hex digits. */
 const char *http_id(const struct http_exchange *x);
 
+/* For handlers of HTTP_WORK routes that cannot go on yet: instead of replying they call http_park and return.  http_unpark, by any
+ * thread, once, and even before the handler has returned, has the handler run again from its beginning.  All must be unparked
+ * before http_close. */
+void http_park(struct http_exchange *x);
+void http_unpark(struct http_exchange *x);
+/* The client hung up: whatever is replied, nobody reads it. */
+bool http_client_gone(struct http_exchange *x);
+int64_t http_age_us(const struct http_exchange *x);    /* since the request began */
+
 /* Takes body's memory (it is left empty). */
 void http_reply(struct http_exchange *x, int status, const char *content_type, struct buf *body);
 void http_reply_error(struct http_exchange *x, const struct api_error *e);

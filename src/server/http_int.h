@@ -30,6 +30,7 @@ struct http_exchange {
     int watched_fd;                       /* -1: not watched */
     bool limited;
     struct http_exchange *prev, *next;    /* in the server's list */
+    bool parks;                           /* this run of the handler has parked it; the worker's */
 
     /* the socket thread's, or the worker's while WORKING */
     enum http_stage stage;
@@ -50,6 +51,7 @@ struct http_exchange {
     atomic_bool wake_queued;
     pthread_mutex_t lock;                 /* guards the rest; taken before libmicrohttpd's locks, never with the engine's inside */
     bool suspended, pending, worked;
+    enum { HTTP_PARK_NONE, HTTP_PARK_ASKED, HTTP_PARK_HELD, HTTP_PARK_RELEASED } park;
     bool abandoned;                       /* libmicrohttpd gave it up while a worker had it */
     atomic_bool gone;                     /* the client hung up */
     struct http_exchange *next_work;
@@ -111,7 +113,7 @@ void http_work_stop(struct http *h);
 void http_work_close(struct http *h);
 /* False: stopped. */
 bool http_work_add(struct http_exchange *x);
-/* Runs the handler; an answer is certain afterwards. */
+/* Runs the handler; an answer is certain afterwards, unless it parked the exchange. */
 void http_run_handler(struct http_exchange *x);
 
 /* http_check.c: everything the headers decide.  False: a reply (an error, or that to OPTIONS) is in place. */

@@ -1,4 +1,5 @@
 /* The workers: handlers that may take long run here. */
+#include "base/clock.h"
 #include "base/mem.h"
 #include "server/http_int.h"
 
@@ -33,9 +34,67 @@ bool http_work_add(struct http_exchange *x)
     return true;
 }
 
-static void work(struct http_exchange *x)
+/* ---- parking ---- */
+
+void http_park(struct http_exchange *x)
 {
-    http_run_handler(x);
+    x->parks = true;
+    http_exchange_ref(x);                 /* until it is in the queue again */
+    pthread_mutex_lock(&x->lock);
+    x->park = HTTP_PARK_ASKED;
+    pthread_mutex_unlock(&x->lock);
+}
+
+static void done(struct http_exchange *x);
+
+/* Drops the reference that parking took. */
+static void run_again(struct http_exchange *x)
+{
+    if (!http_work_add(x)) {
+        struct api_error e;
+        api_fail(&e, ERR_DRAINING, NULL, "the server is shutting down");
+        http_reply_error(x, &e);
+        done(x);
+    }
+    http_exchange_unref(x);
+}
+
+void http_unpark(struct http_exchange *x)
+{
+    pthread_mutex_lock(&x->lock);
+    bool held = x->park == HTTP_PARK_HELD;
+    x->park = held ? HTTP_PARK_NONE : HTTP_PARK_RELEASED;
+    pthread_mutex_unlock(&x->lock);
+    if (held)
+        run_again(x);
+}
+
+/* The handler has returned without a reply. */
+static void hold(struct http_exchange *x)
+{
+    pthread_mutex_lock(&x->lock);
+    bool released = x->park == HTTP_PARK_RELEASED;
+    x->park = released ? HTTP_PARK_NONE : HTTP_PARK_HELD;
+    pthread_mutex_unlock(&x->lock);
+    if (released)
+        run_again(x);
+}
+
+bool http_client_gone(struct http_exchange *x)
+{
+    pthread_mutex_lock(&x->lock);
+    bool gone = x->abandoned;
+    pthread_mutex_unlock(&x->lock);
+    return gone || atomic_load(&x->gone);
+}
+
+int64_t http_age_us(const struct http_exchange *x) { return clock_now_us() - x->start_us; }
+
+/* ---- working ---- */
+
+/* There is a reply. */
+static void done(struct http_exchange *x)
+{
     pthread_mutex_lock(&x->lock);
     x->worked = true;
     bool abandoned = x->abandoned;
@@ -44,6 +103,15 @@ static void work(struct http_exchange *x)
         http_exchange_resume(x);
     else if (x->is_pull)
         x->pull.close(x->pull.ctx);
+}
+
+static void work(struct http_exchange *x)
+{
+    http_run_handler(x);
+    if (x->parks)
+        hold(x);
+    else
+        done(x);
     http_exchange_unref(x);
 }
 

@@ -9,37 +9,65 @@ static const char JSON[] = "application/json";
 
 /* ---- generation ---- */
 
-static bool job_pull(void *ctx, struct buf *out) { return api_job_pull(ctx, out) == API_PULL_DONE; }
-static int job_status(void *ctx) { return api_job_status(ctx); }
+/* A job keeps its model loaded. */
+struct generation { struct api_job *job; struct server_model *model; };
+
+static bool job_pull(void *ctx, struct buf *out) { return api_job_pull(((struct generation *)ctx)->job, out) == API_PULL_DONE; }
+static int job_status(void *ctx) { return api_job_status(((struct generation *)ctx)->job); }
 
 static void job_close(void *ctx)
 {
-    struct api_job *job = ctx;
-    api_job_close(&job);
+    struct generation *g = ctx;
+    api_job_close(&g->job);
+    server_model_leave(g->model);
+    mem_free(g);
 }
 
 static void job_describe(void *ctx, struct buf *out)
 {
     struct api_job_stats s;
-    api_job_stats(ctx, &s);
+    api_job_stats(((struct generation *)ctx)->job, &s);
     buf_printf(out, " prompt_tokens=%d completion_tokens=%d cached_tokens=%d", s.n_prompt, s.n_completion, s.n_cached);
+}
+
+/* The request's model; false: the request was parked or refused, and the handler must return. */
+static bool enter(struct server *s, struct http_exchange *x, struct server_model **m)
+{
+    struct api_error e;
+    enum server_enter how = server_models_enter(s->models, x, m, &e);
+    if (how == SERVER_REFUSED)
+        http_reply_error(x, &e);
+    return how == SERVER_ENTERED;
 }
 
 static void generate(struct server *s, struct http_exchange *x, enum api_endpoint endpoint)
 {
     struct api_error e;
-    struct api_job *job;
+    struct server_model *m;
+    struct generation *g;
     size_t len;
     const char *body = http_body(x, &len);
     struct api_job_opts o = {.request_id = http_id(x), .notify = http_wake, .notify_ctx = x};
-    if (atomic_load(&s->draining))
+    if (atomic_load(&s->draining)) {
         api_fail(&e, ERR_DRAINING, NULL, "the server is shutting down");
-    else if (api_job_open(&job, s->api, endpoint, body, len, &o, &e)) {
-        bool stream = api_job_streams(job);
-        http_reply_pull(x, &(struct http_pull){.ctx = job, .stream = stream, .content_type = stream ? "text/event-stream; charset=utf-8" : JSON,
+        http_reply_error(x, &e);
+        return;
+    }
+    if (!enter(s, x, &m))
+        return;
+    o.waited_us = server_models_is_one(s->models) ? 0 : http_age_us(x);
+    g = mem_try_zalloc(1, sizeof *g);
+    if (!g)
+        api_fail(&e, ERR_NOMEM, NULL, "out of memory for the request");
+    else if (api_job_open(&g->job, server_model_api(m), endpoint, body, len, &o, &e)) {
+        bool stream = api_job_streams(g->job);
+        g->model = m;
+        http_reply_pull(x, &(struct http_pull){.ctx = g, .stream = stream, .content_type = stream ? "text/event-stream; charset=utf-8" : JSON,
                                                .pull = job_pull, .status = job_status, .close = job_close, .describe = job_describe});
         return;
     }
+    mem_free(g);
+    server_model_leave(m);
     http_reply_error(x, &e);
 }
 
@@ -64,8 +92,12 @@ static void on_tokenize(void *ctx, struct http_exchange *x)
     struct buf out;
     size_t len;
     const char *body = http_body(x, &len);
+    struct server_model *m;
+    if (!enter(s, x, &m))
+        return;
     buf_init(&out, 0);
-    bool ok = api_tokenize(s->api, body, len, &out, &e);
+    bool ok = api_tokenize(server_model_api(m), body, len, &out, &e);
+    server_model_leave(m);
     reply_json(x, ok, &out, &e);
 }
 
@@ -76,17 +108,49 @@ static void on_detokenize(void *ctx, struct http_exchange *x)
     struct buf out;
     size_t len;
     const char *body = http_body(x, &len);
+    struct server_model *m;
+    if (!enter(s, x, &m))
+        return;
     buf_init(&out, 0);
-    bool ok = api_detokenize(s->api, body, len, &out, &e);
+    bool ok = api_detokenize(server_model_api(m), body, len, &out, &e);
+    server_model_leave(m);
     reply_json(x, ok, &out, &e);
+}
+
+/* The list, or with id the one model of that name. */
+struct cards { struct buf *out; const char *id; struct api_error *e; int n; bool found; };
+
+static void write_cards(void *ctx, const struct server_model_view *v)
+{
+    struct cards *c = ctx;
+    if (c->id && strcmp(c->id, v->name) != 0)
+        return;
+    if (!c->id && c->n++)
+        buf_putc(c->out, ',');
+    c->found = true;
+    api_write_card(v->name, v->root, v->max_model_len, v->created_s, v->state, c->out);
+}
+
+/* One engine may have several names, which its api knows. */
+static void write_names(void *ctx, const struct server_model_view *v)
+{
+    struct cards *c = ctx;
+    c->found = c->id ? api_write_model(v->api, c->id, c->out, c->e) : api_write_models(v->api, c->out);
 }
 
 static void on_models(void *ctx, struct http_exchange *x)
 {
     struct server *s = ctx;
     struct buf out;
+    struct cards c = {.out = &out};
     buf_init(&out, 0);
-    api_write_models(s->api, &out);
+    if (server_models_is_one(s->models)) {
+        server_models_visit(s->models, write_names, &c);
+    } else {
+        buf_puts(&out, "{\"object\":\"list\",\"data\":[");
+        server_models_visit(s->models, write_cards, &c);
+        buf_puts(&out, "]}");
+    }
     http_reply(x, 200, JSON, &out);
 }
 
@@ -95,9 +159,11 @@ static void on_model(void *ctx, struct http_exchange *x)
     struct server *s = ctx;
     struct api_error e;
     struct buf out;
+    struct cards c = {.out = &out, .id = http_path(x) + strlen("/v1/models/"), .e = &e};
     buf_init(&out, 0);
-    bool ok = api_write_model(s->api, http_path(x) + strlen("/v1/models/"), &out, &e);
-    reply_json(x, ok, &out, &e);
+    api_fail(&e, ERR_NOT_FOUND, "model", "The model `%.256s` does not exist.", c.id);
+    server_models_visit(s->models, server_models_is_one(s->models) ? write_names : write_cards, &c);
+    reply_json(x, c.found, &out, &e);
 }
 
 /* ---- operation ---- */
@@ -144,7 +210,7 @@ static void on_reset_prefix_cache(void *ctx, struct http_exchange *x)
     struct api_error e;
     struct buf out;
     buf_init(&out, 0);
-    bool ok = engine_reset_prefix_cache(s->eng);
+    bool ok = server_models_reset_prefix_cache(s->models);
     if (ok)
         buf_puts(&out, "{\"success\":true}");
     else
@@ -188,7 +254,6 @@ bool server_open(struct server **out, const struct server_opts *o, struct err *e
     if (!s)
         return err_set(e, ERR_NOMEM, "out of memory");
     s->o = *o;
-    s->eng = o->api.engine;
     s->start_unix_s = clock_unix_s();
     memcpy(s->routes, routes, sizeof routes);
     for (int i = 0; i < N_ROUTES; i++)
@@ -199,7 +264,10 @@ bool server_open(struct server **out, const struct server_opts *o, struct err *e
     h.n_routes = N_ROUTES;
     h.ctx = s;
     h.log = o->api.log;
-    if (!api_open(&s->api, &o->api, e) || !http_open(&s->http, &h, e)) {
+    struct server_models_opts mo = o->models;
+    mo.api = o->api;
+    bool ok = o->models.n_models > 0 ? server_models_open(&s->models, &mo, e) : server_models_open_one(&s->models, &o->api, e);
+    if (!ok || !http_open(&s->http, &h, e)) {
         server_close(&s);
         return false;
     }
@@ -212,7 +280,7 @@ int server_port(const struct server *s) { return http_port(s->http); }
 void server_drain(struct server *s)
 {
     atomic_store(&s->draining, true);
-    engine_drain(s->eng);
+    server_models_drain(s->models);
 }
 
 bool server_idle(const struct server *s)
@@ -228,7 +296,9 @@ void server_close(struct server **ps)
     if (!s)
         return;
     *ps = NULL;
+    if (s->models)
+        server_models_stop(s->models);   /* so that nothing is parked when the workers end */
     http_close(&s->http);
-    api_close(&s->api);
+    server_models_close(&s->models);
     mem_free(s);
 }

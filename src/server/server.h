@@ -1,4 +1,4 @@
-/* server/server.h - `quire serve` as a library: the routes of the OpenAI API and of operation over one engine.
+/* server/server.h - `quire serve` as a library: the routes of the OpenAI API and of operation, over one engine or several models.
  *
  *   server_open -> requests are answered -> server_drain -> server_idle ... -> server_close -> engine_close
  *
@@ -10,11 +10,13 @@
 #include "engine/engine.h"
 #include "server/api.h"
 #include "server/http.h"
+#include "server/models.h"
 
 struct server;
 
 struct server_opts {
     struct api_opts api;         /* engine and log are set there */
+    struct server_models_opts models;   /* n_models > 0: these instead of api.engine, each with api's other options */
     struct http_opts http;       /* routes, ctx and log are the server's own */
     bool metrics_public;         /* /metrics needs no key */
     bool metrics_vllm;           /* also export under vLLM's names */
@@ -22,7 +24,7 @@ struct server_opts {
 /* 127.0.0.1:8000, 2 socket threads, 2 workers, 32 MiB bodies, 120 s idle, request ids on, generation_config used. */
 void server_opts_default(struct server_opts *o);
 
-/* Listens when it returns.  The engine is borrowed and must outlive it. */
+/* Listens when it returns.  api.engine is borrowed and must outlive it; engines of models are opened and closed as they are needed. */
 bool server_open(struct server **out, const struct server_opts *o, struct err *e);
 int server_port(const struct server *s);
 /* New generations are refused (503) and /health says 503, so that balancers look elsewhere; what runs goes on. */

@@ -3,15 +3,15 @@
 #define QUIRE_SERVER_SERVER_INT_H
 
 #include <stdatomic.h>
+#include "server/models.h"
 #include "server/server.h"
 
 enum { SERVER_MAX_ROUTES = 16 };
 
 struct server {
     struct server_opts o;
-    struct api *api;
+    struct server_models *models;
     struct http *http;
-    struct engine *eng;
     struct http_route routes[SERVER_MAX_ROUTES];
     int64_t start_unix_s;
     atomic_bool draining;

@@ -141,14 +141,15 @@ static void cache_info(struct page *p, const char *prefix, const struct engine_i
                prefix, p->labels, info->block_tokens, info->n_blocks, info->n_blocks, info->kv_dtype, caching ? "True" : "False");
 }
 
-static void write_info(struct page *p, const struct engine_info *info)
+/* labels: "", or what tells one model's line from another's. */
+static void write_info(struct page *p, const struct engine_info *info, const char *labels)
 {
     cache_info(p, "quire:", info, info->prefix_caching);
     if (p->vllm)
         cache_info(p, "vllm:", info, info->prefix_caching);
     head(p, "quire:", "build_info", "gauge", "The program and what it runs on.");
-    buf_printf(p->out, "quire:build_info{version=\"" QUIRE_VERSION "\",device=\"%s\",isa=\"%s\",dtype=\"%s\",threads=\"%d\"} 1\n", info->device,
-               info->isa, info->dtype, info->n_threads);
+    buf_printf(p->out, "quire:build_info{version=\"" QUIRE_VERSION "\",device=\"%s\",isa=\"%s\",dtype=\"%s\",threads=\"%d\"%s%s} 1\n", info->device,
+               info->isa, info->dtype, info->n_threads, *labels ? "," : "", labels);
 }
 
 /* ---- the process, named as Prometheus' client libraries do ---- */
@@ -209,20 +210,106 @@ static void write_http(struct page *p, const struct server *s)
     plain(p, "quire:http_requests_active", "gauge", (double)st.n_active, "Generation requests in progress.");
 }
 
-void server_write_metrics(const struct server *s, struct buf *out)
+/* ---- pages of several models ---- */
+
+static void write_models_info(struct page *p, const struct server_model_view *v)
 {
-    struct engine_metrics m;
-    struct page p = {.out = out, .vllm = s->o.metrics_vllm};
+    one(p, "quire:", "model_loaded", "gauge", v->info != NULL, "Whether the model is loaded.");
+    one(p, "quire:", "model_loads_total", "counter", (double)v->n_loads, "Times the model was loaded.");
+    one(p, "quire:", "model_load_failures_total", "counter", (double)v->n_failures, "Times it could not be loaded.");
+    one(p, "quire:", "model_load_seconds_total", "counter", v->load_s, "Time spent loading it.");
+    one(p, "quire:", "model_requests_parked", "gauge", v->n_parked, "Requests that wait for it to be loaded.");
+}
+
+struct pages { struct buf *texts; int n, cap; bool vllm, one; };
+
+static void write_page(void *ctx, const struct server_model_view *v)
+{
+    struct pages *all = ctx;
     struct buf labels;
-    engine_metrics(s->eng, &m);
+    if (all->n == all->cap)
+        return;
+    struct page p = {.out = &all->texts[all->n++], .vllm = all->vllm};
     buf_init(&labels, 0);
     buf_puts(&labels, "model_name=\"");
-    write_label(&labels, api_model_name(s->api));
+    write_label(&labels, v->name);
     buf_puts(&labels, "\",engine=\"0\"");
     p.labels = labels.failed ? "engine=\"0\"" : labels.data;
-    write_engine(&p, &m);
-    write_info(&p, engine_info(s->eng));
+    write_engine(&p, &v->metrics);
+    if (!all->one)
+        write_models_info(&p, v);
+    if (v->info)
+        write_info(&p, v->info, all->one ? "" : p.labels);
+    buf_free(&labels);
+}
+
+/* The family that begins at text: its name, where its samples begin, and where it ends. */
+struct family { const char *name, *samples, *end; size_t name_len; };
+
+static bool next_family(const char **text, struct family *f)
+{
+    if (!*text || !**text)
+        return false;
+    f->name = *text + strlen("# HELP ");
+    f->name_len = strcspn(f->name, " ");
+    const char *type = strchr(f->name, '\n');
+    f->samples = type && strchr(type + 1, '\n') ? strchr(type + 1, '\n') + 1 : f->name + strlen(f->name);
+    const char *next = strstr(f->samples - 1, "\n# HELP ");
+    f->end = next ? next + 1 : f->samples + strlen(f->samples);
+    *text = f->end;
+    return true;
+}
+
+/* Whether an earlier page has the family, so that it was written already. */
+static bool written(const struct pages *all, int page, const struct family *f)
+{
+    struct family g;
+    for (int i = 0; i < page; i++)
+        for (const char *at = all->texts[i].data; next_family(&at, &g);)
+            if (g.name_len == f->name_len && memcmp(g.name, f->name, g.name_len) == 0)
+                return true;
+    return false;
+}
+
+/* A family's head stands once, above the samples of all models. */
+static void merge(const struct pages *all, struct buf *out)
+{
+    struct family f, g;
+    for (int i = 0; i < all->n; i++)
+        for (const char *at = all->texts[i].data; next_family(&at, &f);) {
+            if (written(all, i, &f))
+                continue;
+            buf_append(out, f.name - strlen("# HELP "), (size_t)(f.end - f.name) + strlen("# HELP "));
+            for (int k = i + 1; k < all->n; k++)
+                for (const char *other = all->texts[k].data; next_family(&other, &g);)
+                    if (g.name_len == f.name_len && memcmp(g.name, f.name, g.name_len) == 0)
+                        buf_append(out, g.samples, (size_t)(g.end - g.samples));
+        }
+}
+
+static void count(void *ctx, const struct server_model_view *v)
+{
+    (void)v;
+    ++*(int *)ctx;
+}
+
+void server_write_metrics(const struct server *s, struct buf *out)
+{
+    struct page p = {.out = out, .vllm = s->o.metrics_vllm};
+    struct pages all = {.vllm = s->o.metrics_vllm, .one = server_models_is_one(s->models)};
+    server_models_visit(s->models, count, &all.cap);
+    all.texts = mem_try_zalloc((size_t)all.cap, sizeof *all.texts);
+    if (!all.texts) {
+        out->failed = true;
+        return;
+    }
+    server_models_visit(s->models, write_page, &all);
+    for (int i = 0; i < all.n; i++)
+        out->failed |= all.texts[i].failed;
+    merge(&all, out);
+    for (int i = 0; i < all.n; i++)
+        buf_free(&all.texts[i]);
+    mem_free(all.texts);
     write_http(&p, s);
     write_process(&p, s);
-    buf_free(&labels);
 }
