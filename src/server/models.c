@@ -377,6 +377,8 @@ void server_models_drain(struct server_models *ms)
 
 void server_models_stop(struct server_models *ms)
 {
+    if (ms->one)
+        return;                    /* nothing is ever parked, and the engine is another's */
     server_models_drain(ms);
     pthread_mutex_lock(&ms->lock);
     ms->stop = true;
