@@ -330,22 +330,6 @@ const struct model_generation *engine_generation(const struct engine *eng) { ret
 
 /* ---- the thread ---- */
 
-struct reset_wait {
-    pthread_mutex_t lock;
-    pthread_cond_t cond;
-    bool done, result;
-};
-
-static void reset_cache(struct engine *eng, struct reset_wait *w)
-{
-    bool result = sched_reset_prefix_cache(eng->sched);
-    pthread_mutex_lock(&w->lock);
-    w->result = result;
-    w->done = true;
-    pthread_cond_signal(&w->cond);
-    pthread_mutex_unlock(&w->lock);
-}
-
 static void handle(struct engine *eng, struct msg *m)
 {
     struct engine_stream *st = m->stream;
@@ -364,8 +348,8 @@ static void handle(struct engine *eng, struct msg *m)
         request_cancel(eng, st, -1, ENGINE_FINISH_ABORT);
         stream_unref(st);
         break;
-    case MSG_RESET_CACHE:
-        reset_cache(eng, m->reset);
+    case MSG_ASK:
+        ask_answer(eng, m->ask);
         break;
     case MSG_STOP:
         atomic_store(&eng->stopping, true);
@@ -509,19 +493,3 @@ nomem:
 void engine_drain(struct engine *eng) { atomic_store(&eng->draining, true); }
 
 bool engine_idle(const struct engine *eng) { return atomic_load(&eng->n_streams) == 0; }
-
-bool engine_reset_prefix_cache(struct engine *eng)
-{
-    struct reset_wait w = {.done = false};
-    struct msg m = {.type = MSG_RESET_CACHE, .reset = &w};
-    pthread_mutex_init(&w.lock, NULL);
-    pthread_cond_init(&w.cond, NULL);
-    mpsc_push(&eng->inbox, &m.node);
-    pthread_mutex_lock(&w.lock);
-    while (!w.done)
-        pthread_cond_wait(&w.cond, &w.lock);
-    pthread_mutex_unlock(&w.lock);
-    pthread_mutex_destroy(&w.lock);
-    pthread_cond_destroy(&w.cond);
-    return w.result;
-}

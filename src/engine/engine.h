@@ -185,4 +185,23 @@ void engine_metrics(const struct engine *eng, struct engine_metrics *out);
 /* Adds the counters and histograms of an engine that is gone; either may be all zero. */
 void engine_metrics_add(struct engine_metrics *to, const struct engine_metrics *past);
 
+/* ---- a look inside, for people ---- */
+
+enum { ENGINE_STEPS_KEPT = 256 };
+struct engine_step {              /* microseconds; start_us on the clock of engine_times */
+    int64_t start_us;
+    int32_t schedule_us, forward_us, sample_us, emit_us;
+    int32_t n_tokens, n_prefill, n_seqs;   /* n_prefill: of n_tokens, those of sequences with more than one */
+};
+struct engine_view {
+    int64_t now_us;
+    uint64_t n_steps;             /* ever; the last of them: steps[n_kept - 1] */
+    int32_t n_kept, n_pages;
+    uint8_t *pages;               /* [n_pages] as sched_page_states gives them */
+    struct engine_step steps[ENGINE_STEPS_KEPT];   /* oldest first */
+};
+/* A consistent picture between two steps; waits for the engine thread, a step at most. */
+bool engine_view_open(struct engine *eng, struct engine_view **out, struct err *e);
+void engine_view_close(struct engine_view **v);
+
 #endif

@@ -33,14 +33,14 @@ void evq_free(struct evq *q);
 
 /* ---- messages to the engine thread ---- */
 
-enum msg_type { MSG_SUBMIT, MSG_CANCEL, MSG_CLOSE, MSG_RESET_CACHE, MSG_STOP };
+enum msg_type { MSG_SUBMIT, MSG_CANCEL, MSG_CLOSE, MSG_ASK, MSG_STOP };
 struct msg {
     struct mpsc_node node;
     enum msg_type type;
     struct engine_stream *stream;
     int32_t choice;
     enum engine_finish finish;
-    struct reset_wait *reset;
+    struct ask *ask;
 };
 
 /* ---- requests ---- */
@@ -131,6 +131,7 @@ struct engine {
     uint64_t lost;                      /* the device is gone: everything fails */
 
     struct engine_metrics metrics;
+    struct engine_step steps[ENGINE_STEPS_KEPT];   /* ring; the next goes to metrics.n_steps % ENGINE_STEPS_KEPT */
 
     pthread_mutex_t metrics_lock;       /* guards the copy that engine_metrics hands out */
     struct engine_metrics published;
@@ -178,6 +179,9 @@ void metrics_publish(struct engine *eng);
 /* turns.c */
 void engine_turns_take(struct engine_turns *t);
 void engine_turns_give(struct engine_turns *t);
+
+/* ask.c: what others want done or told by the engine thread while they wait. */
+void ask_answer(struct engine *eng, struct ask *a);
 
 /* trace.c */
 bool trace_open(struct trace **out, const char *path, struct dev *d, struct err *e);

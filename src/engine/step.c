@@ -355,6 +355,19 @@ static void fail_all(struct engine *eng, const struct err *e)
         request_fail(eng, eng->streams, ERR_INTERNAL, e->msg);
 }
 
+/* For engine_view.  t: begin, batch built, computed, sampled, handed out. */
+static void note_step(struct engine *eng, const struct sched_plan *plan, const int64_t t[5])
+{
+    struct engine_step *st = &eng->steps[eng->metrics.n_steps % ENGINE_STEPS_KEPT];
+    *st = (struct engine_step){
+        .start_us = t[0] / 1000, .schedule_us = (int32_t)((t[1] - t[0]) / 1000), .forward_us = (int32_t)((t[2] - t[1]) / 1000),
+        .sample_us = (int32_t)((t[3] - t[2]) / 1000), .emit_us = (int32_t)((t[4] - t[3]) / 1000),
+        .n_tokens = plan->n_tokens, .n_seqs = plan->n_items,
+    };
+    for (int32_t i = 0; i < plan->n_items; i++)
+        st->n_prefill += plan->items[i].n_new > 1 ? plan->items[i].n_new : 0;
+}
+
 bool step_run(struct engine *eng)
 {
     struct step_space *sp = eng->space;
@@ -382,6 +395,7 @@ bool step_run(struct engine *eng)
     int64_t t3 = clock_now_ns();
     hand_out(eng, sp, logits, t3 / 1000);
     int64_t t4 = clock_now_ns();
+    note_step(eng, &plan, (int64_t[]){t0, t1, t2, t3, t4});
     m->n_steps++;
     m->step_seconds += (double)(t4 - t0) / 1e9;
     m->forward_seconds += (double)(t2 - t1) / 1e9;

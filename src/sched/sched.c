@@ -314,6 +314,15 @@ void sched_stats(const struct sched *s, struct sched_stats *out)
     };
 }
 
+void sched_page_states(const struct sched *s, uint8_t *states)
+{
+    int32_t n = kv_pool_stats(s->pool).n_blocks;
+    for (kv_block id = 1; id < n; id++) {
+        int32_t refs = kv_pool_refs(s->pool, id);
+        states[id - 1] = (uint8_t)(refs >= 254 ? 255 : refs > 0 ? refs + 1 : kv_pool_is_published(s->pool, id) ? 1 : 0);
+    }
+}
+
 bool sched_reset_prefix_cache(struct sched *s)
 {
     kv_pool_forget_idle(s->pool);

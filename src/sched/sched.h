@@ -137,6 +137,10 @@ void sched_stats(const struct sched *s, struct sched_stats *out);
 /* Forget cached pages that nobody holds.  Returns false when pages are still in use (those stay, and can
  * still be matched). */
 bool sched_reset_prefix_cache(struct sched *s);
+
+/* What each page holds, for people to look at: 0 free, 1 cached and evictable, k + 1 held by k sequences (255: by 254 or more).
+ * states[blocks_total], page 1 first. */
+void sched_page_states(const struct sched *s, uint8_t *states);
 /* Every invariant of scheduler, pool and prefix index; O(pages + sequences). */
 bool sched_check(const struct sched *s, struct err *e);
 

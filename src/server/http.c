@@ -187,6 +187,14 @@ static void add_headers(struct http_exchange *x, struct MHD_Response *r)
 {
     if (x->content_type)
         MHD_add_response_header(r, "Content-Type", x->content_type);
+    MHD_add_response_header(r, "X-Content-Type-Options", "nosniff");
+    if (x->content_type && strncmp(x->content_type, "text/html", 9) == 0) {
+        MHD_add_response_header(r, "Content-Security-Policy",
+                                "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
+                                "base-uri 'none'; form-action 'none'; frame-ancestors 'none'");
+        MHD_add_response_header(r, "Referrer-Policy", "no-referrer");
+        MHD_add_response_header(r, "Cache-Control", "no-cache");
+    }
     if (x->h->o.request_id_headers)
         MHD_add_response_header(r, "X-Request-Id", x->id);
     if (x->allow[0])
@@ -367,14 +375,15 @@ static enum MHD_Result on_request(void *cls, struct MHD_Connection *conn, const 
 static void write_log(struct http_exchange *x, int status, bool complete, bool describe)
 {
     struct log *lg = x->h->o.log;
-    if (!log_enabled(lg, LOG_INFO))
+    enum log_level level = x->route && x->route->flags & HTTP_QUIET && status < 400 ? LOG_DEBUG : LOG_INFO;
+    if (!log_enabled(lg, level))
         return;
     struct buf extra;
     buf_init(&extra, 4096);
     if (describe && x->is_pull && x->pull.describe)
         x->pull.describe(x->pull.ctx, &extra);
     int64_t now = clock_now_us();
-    log_info(lg, "http", "id=%s client=%s method=%s path=%.200s status=%d bytes=%lld ms=%.1f%s%s", x->id, x->client, x->method, x->path, status,
+    log_line(lg, level, "http", "id=%s client=%s method=%s path=%.200s status=%d bytes=%lld ms=%.1f%s%s", x->id, x->client, x->method, x->path, status,
              (long long)x->n_sent, (double)(now - x->start_us) / 1e3, complete ? "" : " cut=true", extra.data ? extra.data : "");
     buf_free(&extra);
 }

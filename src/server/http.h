@@ -34,7 +34,8 @@ enum http_route_flags {
     HTTP_JSON = 2,       /* POST bodies must be application/json (415) */
     HTTP_WORK = 4,       /* handled on the workers; its client is watched */
     HTTP_LIMITED = 8,    /* counts against max_concurrent (429) */
-    HTTP_PREFIX = 16     /* matches every path that begins with it */
+    HTTP_PREFIX = 16,    /* matches every path that begins with it */
+    HTTP_QUIET = 32      /* logged at debug: asked again and again */
 };
 
 /* Must give exactly one reply. */

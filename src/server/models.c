@@ -512,7 +512,21 @@ void server_model_leave(struct server_model *m)
     pthread_mutex_unlock(&ms->lock);
 }
 
+struct server_model *server_models_peek(struct server_models *ms, const char *name)
+{
+    struct server_model *found = NULL;
+    pthread_mutex_lock(&ms->lock);
+    for (int i = 0; i < ms->n && !found; i++)
+        if (ms->models[i].state == LOADED && (!*name || ms->one || strcmp(ms->models[i].name, name) == 0))
+            found = &ms->models[i];
+    if (found)
+        found->refs += !ms->one;
+    pthread_mutex_unlock(&ms->lock);
+    return found;
+}
+
 const struct api *server_model_api(const struct server_model *m) { return m->api; }
+struct engine *server_model_engine(const struct server_model *m) { return m->eng; }
 
 bool server_models_reset_prefix_cache(struct server_models *ms)
 {

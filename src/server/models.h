@@ -51,7 +51,10 @@ enum server_enter { SERVER_ENTERED, SERVER_PARKED, SERVER_REFUSED };
  * handler; it will run again.  REFUSED: e says why. */
 enum server_enter server_models_enter(struct server_models *ms, struct http_exchange *x, struct server_model **m, struct api_error *e);
 void server_model_leave(struct server_model *m);
+/* The model of that name if it is loaded now ("": the first that is), which nothing will load: NULL otherwise.  Leave it, too. */
+struct server_model *server_models_peek(struct server_models *ms, const char *name);
 const struct api *server_model_api(const struct server_model *m);
+struct engine *server_model_engine(const struct server_model *m);
 
 /* POST /reset_prefix_cache: of all that are loaded; false when any has pages in use. */
 bool server_models_reset_prefix_cache(struct server_models *ms);

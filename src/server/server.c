@@ -234,6 +234,9 @@ static const struct http_route routes[] = {
     {"/version", HTTP_GET, 0, on_version},
     {"/load", HTTP_GET, 0, on_load},
     {"/metrics", HTTP_GET, 0, on_metrics},
+    {"/", HTTP_GET, HTTP_OPEN, server_web_file},
+    {"/web/state", HTTP_GET, HTTP_PREFIX | HTTP_WORK | HTTP_QUIET, server_web_state},
+    {"/web/", HTTP_GET, HTTP_PREFIX | HTTP_OPEN | HTTP_QUIET, server_web_file},
 };
 enum { N_ROUTES = sizeof routes / sizeof routes[0] };
 _Static_assert((int)N_ROUTES <= (int)SERVER_MAX_ROUTES, "room for the routes");

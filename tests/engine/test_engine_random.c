@@ -281,6 +281,53 @@ static void test_int8(void **state) { (void)state; run_quantized("int8", "int8",
 static void test_int4(void **state) { (void)state; run_quantized("int4", "fp8", 7); }
 static void test_mixed(void **state) { (void)state; run_quantized("attn=fp8,ffn=int8-g16,head=bf16", "f32", 8); }
 
+/* ---- looking in ---- */
+
+static void test_view(void **state)
+{
+    (void)state;
+    write_config("");
+    struct engine *eng = open_engine(1, 20, 64, true, "f32");
+    struct sample_params p;
+    sample_params_default(&p);
+    p.ignore_eos = true;
+    int32_t prompt[70] = {0};
+    struct engine_request q = {.kind = ENGINE_GENERATE, .tokens = prompt, .n_tokens = 70, .params = &p, .max_tokens = 300, .n = 3};
+    struct engine_stream *st;
+    struct engine_view *v;
+    struct err e;
+    assert_true(engine_view_open(eng, &v, &e));
+    assert_int_equal(v->n_steps, 0);
+    assert_int_equal(v->n_kept, 0);
+    assert_int_equal(v->n_pages, 19);
+    engine_view_close(&v);
+    assert_true(engine_submit(eng, &q, NULL, NULL, &st, &e));
+    int32_t most = 0;
+    for (bool over = false; !over;) {
+        struct engine_event ev;
+        engine_stream_wait(st, -1);
+        while (!over && engine_stream_next(st, &ev))
+            over = ev.type == ENGINE_EV_DONE || ev.type == ENGINE_EV_ERROR;
+        assert_true(engine_view_open(eng, &v, &e));
+        for (int32_t i = 0; i < v->n_pages; i++)
+            most = v->pages[i] > most ? v->pages[i] : most;
+        engine_view_close(&v);
+    }
+    engine_stream_close(&st);
+    assert_int_equal(most, 4); /* the prompt's full pages, held by all three */
+    assert_true(engine_view_open(eng, &v, &e));
+    assert_int_equal(v->n_kept, v->n_steps < ENGINE_STEPS_KEPT ? v->n_steps : ENGINE_STEPS_KEPT);
+    for (int32_t i = 0; i < v->n_kept; i++) {
+        const struct engine_step *s = &v->steps[i];
+        assert_true(s->n_tokens > 0 && s->n_seqs > 0 && s->n_prefill <= s->n_tokens);
+        assert_true(i == 0 || s->start_us >= v->steps[i - 1].start_us);
+        assert_true(s->start_us + s->schedule_us + s->forward_us + s->sample_us + s->emit_us <= v->now_us);
+    }
+    engine_view_close(&v);
+    engine_close(&eng);
+    remove_config();
+}
+
 /* ---- refusals and ends ---- */
 
 static void test_refusals(void **state)
@@ -351,7 +398,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_f32), cmocka_unit_test(test_bf16), cmocka_unit_test(test_f16), cmocka_unit_test(test_window),
         cmocka_unit_test(test_dynamic_rope), cmocka_unit_test(test_int8), cmocka_unit_test(test_int4), cmocka_unit_test(test_mixed),
-        cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_view), cmocka_unit_test(test_refusals),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

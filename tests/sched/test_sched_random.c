@@ -67,6 +67,17 @@ static void check_all(struct world *w)
     struct err e = {0};
     if (!sched_check(w->s, &e))
         fail_msg("step %lld: %s", (long long)w->n_steps, e.msg);
+    struct sched_stats st;
+    sched_stats(w->s, &st);
+    int32_t count[3] = {0};
+    uint8_t *states = malloc((size_t)st.blocks_total);
+    sched_page_states(w->s, states);
+    for (int32_t i = 0; i < st.blocks_total; i++)
+        count[states[i] < 2 ? states[i] : 2]++;
+    free(states);
+    assert_int_equal(count[0], st.blocks_free);
+    assert_int_equal(count[1], st.blocks_cached);
+    assert_int_equal(count[2], st.blocks_held);
 }
 
 static void note_token(struct seq *q, int32_t pos, int32_t token)

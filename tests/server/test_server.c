@@ -177,6 +177,11 @@ static void routes_and_refusals(void **state)
     expect(s, 200, "text/plain; version=0.0.4", "quire:num_requests_running{model_name=\"quire-builtin\"", (struct call){.path = "/metrics"});
     expect(s, 200, NULL, NULL, (struct call){.path = "/health", .method = "HEAD"});
     expect(s, 200, NULL, "\"success\":true", (struct call){.path = "/reset_prefix_cache", .body = ""});
+    expect(s, 200, "Content-Security-Policy: default-src 'none'", "<title>quire</title>", (struct call){.path = "/"});
+    expect(s, 200, "Content-Type: text/css", NULL, (struct call){.path = "/web/style.css"});
+    expect(s, 200, "application/json", "\"pages_held\":0", (struct call){.path = "/web/state"});
+    expect(s, 200, NULL, "\"running\":0", (struct call){.path = "/web/state/quire-builtin"});
+    expect(s, 404, NULL, "no such file", (struct call){.path = "/web/style.cs"});
     expect(s, 404, NULL, "NotFoundError", (struct call){.path = "/v1/models/other"});
     expect(s, 404, NULL, "\"code\":404", (struct call){.path = "/nowhere"});
     expect(s, 405, "Allow: POST, OPTIONS", "MethodNotAllowedError", (struct call){.path = "/v1/completions"});
