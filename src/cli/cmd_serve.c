@@ -181,9 +181,9 @@ static void print_banner(const struct serve *s)
     print_model(s);
     printf(" at %s\n\n"
            "try:  curl %s/v1/completions -H 'Content-Type: application/json' %s\\\n"
-           "           -d '{\"prompt\": \"Once upon a time\", \"max_tokens\": 64, \"temperature\": 0}'\n\n",
-           url, url,
-           s->keys.n ? "-H 'Authorization: Bearer KEY' " : "");
+           "           -d '{\"prompt\": \"Once upon a time\", \"max_tokens\": 64, \"temperature\": 0}'\n"
+           "or open %s/ in a browser\n\n",
+           url, url, s->keys.n ? "-H 'Authorization: Bearer KEY' " : "", url);
     fflush(stdout);
 }
 
