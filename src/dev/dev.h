@@ -238,6 +238,11 @@ struct dev_math {
     double (*sum_exp)(const float *x, int32_t n, float max); /* sum of exp(x - max), fixed order; exp(-inf) = 0 */
     /* Indices (ascending) of x >= threshold: stores the first cap, returns how many there are. */
     int32_t (*above)(const float *x, int32_t n, float threshold, int32_t *idx, int32_t cap);
+    /* The same sum of those x >= floor only; raising the floor never raises it. */
+    double (*sum_exp_above)(const float *x, int32_t n, float max, float floor);
+    /* Indices (ascending) of lo <= x < hi: stores the first cap, returns how many there are. */
+    int32_t (*between)(const float *x, int32_t n, float lo, float hi, int32_t *idx, int32_t cap);
+    void (*exps)(float *out, const float *x, float max, int32_t n);   /* out = exp(x - max), as sum_exp adds them; out may be x */
     void (*divide)(float *out, const float *x, float by, int32_t n);  /* out = x / by, each rounded once; out may be x */
     /* out[i] = x[i] where bit i % 32 of bits[i / 32] is set, else -inf; out may be x.  bits: ceil(n / 32) words. */
     void (*mask)(float *out, const float *x, const uint32_t *bits, int32_t n);

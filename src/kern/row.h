@@ -27,6 +27,9 @@ struct kern_row {
     float (*max)(const float *x, int32_t n);
     double (*sum_exp)(const float *x, int32_t n, float max);
     int32_t (*above)(const float *x, int32_t n, float threshold, int32_t *idx, int32_t cap);
+    double (*sum_exp_above)(const float *x, int32_t n, float max, float floor);
+    int32_t (*between)(const float *x, int32_t n, float lo, float hi, int32_t *idx, int32_t cap);
+    void (*exps)(float *out, const float *x, float max, int32_t n);
     void (*divide)(float *out, const float *x, float by, int32_t n);
     void (*mask)(float *out, const float *x, const uint32_t *bits, int32_t n);
 };

@@ -8,7 +8,7 @@ int32_t sample_largest(const struct sampler *s, struct scratch *sc, const float 
     int32_t n = 0;
     if (k > s->vocab)
         k = s->vocab;
-    for (float depth = 4;; depth *= 2) {
+    for (float depth = 0.5f;; depth *= 2) {
         float threshold = depth < 1e6f ? max - depth : -INFINITY;
         n = s->math->above(x, s->vocab, threshold, sc->ids, s->vocab);
         if (n >= k || threshold == -INFINITY)

@@ -30,7 +30,9 @@ bool sampler_open(struct sampler **out, struct dev *d, const struct sample_env *
         sc->row = mem_try_alloc((size_t)s->vocab, sizeof *sc->row);
         sc->ids = mem_try_alloc((size_t)s->vocab, sizeof *sc->ids);
         sc->cands = mem_try_alloc((size_t)s->vocab, sizeof *sc->cands);
-        ok = sc->row && sc->ids && sc->cands;
+        sc->values = mem_try_alloc((size_t)s->vocab, sizeof *sc->values);
+        sc->blocks = mem_try_alloc((size_t)(s->vocab / SAMPLE_CUT_BLOCK + 1), sizeof *sc->blocks);
+        ok = sc->row && sc->ids && sc->cands && sc->values && sc->blocks;
     }
     if (!ok) {
         sampler_close(&s);
@@ -53,6 +55,8 @@ void sampler_close(struct sampler **ps)
         mem_free(s->scratch[i].row);
         mem_free(s->scratch[i].ids);
         mem_free(s->scratch[i].cands);
+        mem_free(s->scratch[i].values);
+        mem_free(s->scratch[i].blocks);
     }
     mem_free(s->scratch);
     mem_free(s->eos_ids);
@@ -233,35 +237,6 @@ static double uniform(const struct sample_row *r)
     return rng_unit_f64((uint64_t)b.v[0] << 32 | b.v[1]);
 }
 
-/* The whole vocabulary: sums of blocks find the block, then its members one by one. */
-static int32_t draw_from_all(const struct sampler *s, const float *y, float max, double u)
-{
-    enum { BLOCK = 512 };
-    double total = 0;
-    for (int32_t i = 0; i < s->vocab; i += BLOCK)
-        total += s->math->sum_exp(y + i, s->vocab - i < BLOCK ? s->vocab - i : BLOCK, max);
-    double target = u * total, sum = 0;
-    int32_t last = -1;
-    for (int32_t i = 0; i < s->vocab; i += BLOCK) {
-        int32_t n = s->vocab - i < BLOCK ? s->vocab - i : BLOCK;
-        double block = s->math->sum_exp(y + i, n, max);
-        if (sum + block <= target && i + BLOCK < s->vocab) {
-            sum += block;
-            continue;
-        }
-        for (int32_t k = i; k < i + n; k++) {
-            double w = exp((double)y[k] - max);
-            if (!(w > 0))
-                continue;
-            last = k;
-            sum += w;
-            if (sum > target)
-                return k;
-        }
-    }
-    return last >= 0 ? last : s->math->argmax(y, s->vocab); /* rounding left a sliver beyond the last */
-}
-
 static int32_t draw_from(const struct candidate *c, int32_t n, double u)
 {
     double total = 0, sum = 0;
@@ -283,19 +258,40 @@ static double total_weight(const struct candidate *c, int32_t n)
     return sum;
 }
 
-/* Locally typical sampling (Meister et al., 2022): those whose surprise is closest to the entropy, up to mass. */
-static int32_t keep_typical(struct candidate *c, int32_t n, float mass)
+/* Locally typical sampling (Meister et al., 2022): those whose surprise is closest to the entropy, up to mass.
+ * With a token's surprise log(total) - x, x its logit less the maximum, the entropy is log(total) - mean(x): the distance is |x - mean(x)|. */
+static int32_t keep_typical(struct candidate *c, int32_t n, float max, float mass)
 {
-    double total = total_weight(c, n), entropy = 0;
+    double total = total_weight(c, n), mean = 0;
+    for (int32_t i = 0; i < n; i++)
+        mean += (double)c[i].weight * ((double)-c[i].key - (double)max);
+    mean /= total;
+    for (int32_t i = 0; i < n; i++)
+        c[i].key = (float)fabs((double)-c[i].key - (double)max - mean);
+    return sample_select_mass(c, n, (double)mass * total, true);
+}
+
+/* Drops candidates below the floor and weighs the others. */
+static int32_t weigh(const struct sampler *s, struct scratch *sc, int32_t n, float max, float floor)
+{
+    struct candidate *c = sc->cands;
+    int32_t kept = 0;
     for (int32_t i = 0; i < n; i++) {
-        double p = c[i].weight / total;
-        entropy -= p > 0 ? p * log(p) : 0;
+        float v = -c[i].key;
+        if (v < floor || v == -INFINITY)
+            continue;
+        sc->values[kept] = v;
+        c[kept++] = c[i];
     }
-    for (int32_t i = 0; i < n; i++) {
-        double p = c[i].weight / total;
-        c[i].key = p > 0 ? (float)fabs(-log(p) - entropy) : INFINITY;
-    }
-    return sample_select_mass(c, n, mass * total, true);
+    s->math->exps(sc->values, sc->values, max, kept);
+    for (int32_t i = 0; i < kept; i++)
+        c[i].weight = sc->values[i];
+    return kept;
+}
+
+static float min_p_floor(const struct sample_params *p, float max)
+{
+    return p->min_p > 0 ? max + logf(p->min_p) : -INFINITY;
 }
 
 /* Candidates after min_p, top_k, top_p and typical_p of y (already divided by the temperature). */
@@ -303,7 +299,7 @@ static int32_t truncate(const struct sampler *s, struct scratch *sc, const struc
 {
     int32_t n;
     struct candidate *c = sc->cands;
-    float floor = p->min_p > 0 ? max + logf(p->min_p) : -INFINITY;
+    float floor = min_p_floor(p, max);
     if (p->top_k > 0 && p->top_k < s->vocab) {
         n = sample_largest(s, sc, y, max, p->top_k);
     } else {
@@ -311,25 +307,26 @@ static int32_t truncate(const struct sampler *s, struct scratch *sc, const struc
         for (int32_t i = 0; i < n; i++)
             c[i] = (struct candidate){.id = sc->ids[i], .key = -y[sc->ids[i]]};
     }
-    int32_t kept = 0;
-    for (int32_t i = 0; i < n; i++) {
-        float v = -c[i].key;
-        if (v < floor || v == -INFINITY)
-            continue;
-        c[kept] = c[i];
-        c[kept++].weight = expf(v - max);
-    }
-    n = kept;
+    n = weigh(s, sc, n, max, floor);
     if (p->top_p < 1)
-        n = sample_select_mass(c, n, p->top_p * total_weight(c, n), false);
+        n = sample_select_mass(c, n, (double)p->top_p * total_weight(c, n), false);
     if (p->typical_p < 1)
-        n = keep_typical(c, n, p->typical_p);
+        n = keep_typical(c, n, max, p->typical_p);
     return n;
 }
 
-static bool truncates(const struct sampler *s, const struct sample_params *p)
+/* Whether what stays is one cut of the row: then no candidates are needed. */
+static bool cuts_only(const struct sampler *s, const struct sample_params *p)
 {
-    return (p->top_k > 0 && p->top_k < s->vocab) || p->top_p < 1 || p->min_p > 0 || p->typical_p < 1;
+    return (p->top_k <= 0 || p->top_k >= s->vocab) && !(p->typical_p < 1);
+}
+
+static int32_t draw_by_cut(const struct sampler *s, struct scratch *sc, const struct sample_params *p, const float *y, float max, double u)
+{
+    struct sample_cut cut = {min_p_floor(p, max), INT32_MAX};
+    if (p->top_p < 1)
+        cut = sample_cut_mass(s, sc, y, max, cut.floor, (double)p->top_p);
+    return sample_cut_draw(s, sc, y, max, &cut, u);
 }
 
 /* Log-probabilities of the distribution the token was drawn from: the candidates, renormalised. */
@@ -385,8 +382,8 @@ static int32_t draw(const struct sampler *s, struct scratch *sc, const struct sa
     }
     float max = s->math->max(y, s->vocab);
     *n_cands = 0;
-    if (!truncates(s, p) && !need_cands)
-        return draw_from_all(s, y, max, uniform(r));
+    if (cuts_only(s, p) && !need_cands)
+        return draw_by_cut(s, sc, p, y, max, uniform(r));
     *n_cands = truncate(s, sc, p, y, max);
     return *n_cands ? sc->cands[draw_from(sc->cands, *n_cands, uniform(r))].id : s->math->argmax(x, s->vocab);
 }

@@ -18,6 +18,8 @@ struct scratch {
     float *row;                   /* [vocab] */
     int32_t *ids;                 /* [vocab] */
     struct candidate *cands;      /* [vocab] */
+    float *values;                /* [vocab] */
+    double *blocks;               /* [vocab / SAMPLE_CUT_BLOCK, rounded up] */
 };
 
 struct sampler {
@@ -51,6 +53,17 @@ void sample_select_smallest(struct candidate *c, int32_t n, int32_t n_first);
 int32_t sample_select_mass(struct candidate *c, int32_t n, double mass, bool with_ties);
 /* Ascending by (key, id). */
 void sample_select_sort(struct candidate *c, int32_t n);
+
+/* cut.c: truncation of a whole row by threshold */
+
+enum { SAMPLE_CUT_BLOCK = 512 };
+/* Kept are y > floor, and of y == floor the ids up to last. */
+struct sample_cut { float floor; int32_t last; };
+/* The cut of top_p: of the tokens y >= floor, descending and ties by id, the shortest run whose weights before its last member sum to less than
+ * part of them all.  max is y's, finite. */
+struct sample_cut sample_cut_mass(const struct sampler *s, struct scratch *sc, const float *y, float max, float floor, double part);
+/* A draw among what is kept by u in (0, 1). */
+int32_t sample_cut_draw(const struct sampler *s, struct scratch *sc, const float *y, float max, const struct sample_cut *c, double u);
 
 /* logprobs.c */
 void sample_logprobs_fill(const struct sampler *s, struct scratch *sc, const float *logits, int32_t token, int32_t n_top, bool ties,

@@ -229,6 +229,43 @@ static void check_sum_exp(const struct kern_row *k, int isa, struct rows *ref, s
     assert_true(k->sum_exp(r->x, 0, 0.0f) == 0.0);
 }
 
+static void check_cuts(const struct kern_row *k, int isa, struct rows *ref, struct rows *r)
+{
+    int n = r->n;
+    float max = kern_row_ref.max(r->x, n), floors[] = {-INFINITY, r->x[n / 2], 0.0f, max, INFINITY};
+    r->x[n / 3] = ref->x[n / 3] = n > 40 ? NAN : -INFINITY;
+    for (size_t i = 0; i < sizeof floors / sizeof *floors; i++) {
+        double want = 0, a = kern_row_ref.sum_exp_above(ref->x, n, max, floors[i]), b = k->sum_exp_above(r->x, n, max, floors[i]);
+        for (int j = 0; j < n; j++)
+            want += r->x[j] >= floors[i] ? exp((double)(r->x[j] - max)) : 0;
+        if (memcmp(&a, &b, sizeof a) != 0)
+            fail_msg("sum_exp_above, %s, n = %d: %.17g, expected %.17g", kern_isa_name((enum kern_isa)isa), n, b, a);
+        assert_true(fabs(a - want) <= 3e-7 * want + 1e-37);
+        float lo = floors[i], hi = lo + 1;
+        int32_t count = 0, at = 0;
+        for (int j = 0; j < n; j++)
+            count += r->x[j] >= lo && r->x[j] < hi;
+        int32_t cap = count - count / 3;
+        assert_int_equal(k->between(r->x, n, lo, hi, r->idx + n - cap, cap), count);
+        for (int j = 0; j < n && at < cap; j++)
+            if (r->x[j] >= lo && r->x[j] < hi)
+                assert_int_equal(r->idx[n - cap + at++], j);
+    }
+    r->x[n / 3] = ref->x[n / 3] = -INFINITY;
+    kern_row_ref.exps(ref->out, ref->x, max, n);
+    k->exps(r->out, r->x, max, n);
+    same("exps", isa, n, ref->out, r->out);
+    k->exps(r->x, r->x, max, n);
+    same("exps in place", isa, n, ref->out, r->x);
+    assert_true(k->sum_exp_above(r->x, 0, 0.0f, -1.0f) == 0.0);
+}
+
+static void test_cuts(void **state)
+{
+    (void)state;
+    each(check_cuts);
+}
+
 static void test_sum_exp(void **state)
 {
     (void)state;
@@ -250,6 +287,7 @@ int main(void)
         cmocka_unit_test(test_search),
         cmocka_unit_test(test_divide_and_mask),
         cmocka_unit_test(test_sum_exp),
+        cmocka_unit_test(test_cuts),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -87,6 +87,34 @@ static int by_value(const void *a, const void *b)
     return (x < y) - (x > y);
 }
 
+static void normalize(struct ref *out, int32_t vocab)
+{
+    double sum = 0;
+    for (int32_t i = 0; i < vocab; i++)
+        sum += out->p[i];
+    for (int32_t i = 0; i < vocab; i++)
+        out->p[i] /= sum;
+}
+
+/* By the paper's words: in order of |surprise - entropy|, as many as reach the mass. */
+static void keep_typical_reference(struct ref *out, int32_t vocab, double mass)
+{
+    double entropy = 0, distance[512];
+    for (int32_t i = 0; i < vocab; i++)
+        entropy -= out->p[i] > 0 ? out->p[i] * log(out->p[i]) : 0;
+    for (int32_t i = 0; i < vocab; i++)
+        distance[i] = out->p[i] > 0 ? fabs(-log(out->p[i]) - entropy) : INFINITY;
+    struct ref keep = *out;
+    for (int32_t i = 0; i < vocab; i++) {
+        double nearer = 0;
+        for (int32_t k = 0; k < vocab; k++)
+            nearer += distance[k] < distance[i] ? out->p[k] : 0;
+        if (nearer >= mass)
+            keep.p[i] = 0;
+    }
+    *out = keep;
+}
+
 /* Probabilities after every processor, written down as the documentation says them. */
 static void reference(const struct sample_params *p, const float *logits, int32_t vocab, const int32_t *prompt, int n_prompt,
                       const int32_t *output, int n_output, struct ref *out)
@@ -148,11 +176,11 @@ static void reference(const struct sample_params *p, const float *logits, int32_
         }
         memcpy(out->p, keep, sizeof keep);
     }
-    sum = 0;
-    for (int32_t i = 0; i < vocab; i++)
-        sum += out->p[i];
-    for (int32_t i = 0; i < vocab; i++)
-        out->p[i] /= sum;
+    normalize(out, vocab);
+    if (p->typical_p < 1) {
+        keep_typical_reference(out, vocab, (double)p->typical_p);
+        normalize(out, vocab);
+    }
 }
 
 static struct sample_params random_params(struct rng *r, struct sample_bias *bias, int32_t *allowed, struct sample_word *words, int32_t *word_ids,
@@ -169,6 +197,8 @@ static struct sample_params random_params(struct rng *r, struct sample_bias *bia
         p.top_p = (float)(0.05 + 0.9 * rng_next_unit(r));
     if (rng_next_below(r, 2))
         p.min_p = (float)(0.3 * rng_next_unit(r));
+    if (rng_next_below(r, 3) == 0)
+        p.typical_p = (float)(0.05 + 0.9 * rng_next_unit(r));
     if (rng_next_below(r, 3) == 0)
         p.repetition_penalty = (float)(0.5 + rng_next_unit(r));
     if (rng_next_below(r, 3) == 0)
@@ -335,6 +365,51 @@ static void test_draws_do_not_depend_on_neighbours(void **state)
     mem_free(x);
 }
 
+/* The cut of top_p against a sort: flat, peaked and tied rows, vocabularies below and above what is sampled first. */
+static void test_cut_mass(void **state)
+{
+    (void)state;
+    enum { VOCAB = 20000 };
+    struct rng r = {41};
+    float *y = mem_must_zalloc(VOCAB, sizeof *y), *w = mem_must_zalloc(VOCAB, sizeof *w);
+    struct candidate *sorted = mem_must_zalloc(VOCAB, sizeof *sorted);
+    for (int round = 0; round < 60; round++) {
+        struct fixture f;
+        int32_t vocab = round % 3 ? VOCAB - round : 1 + (int32_t)rng_next_below(&r, 600);
+        open_fixture(&f, vocab, 1);
+        const struct dev_math *m = dev_math(f.dev);
+        random_row(&r, y, vocab, round % 4 == 0 ? 0.02 : round % 4 == 1 ? 6 : 1);
+        for (int32_t i = 0; round % 5 == 4 && i < vocab; i++)
+            y[i] = floorf(y[i] * 4) / 4;
+        if (round % 7 == 6)
+            y[vocab / 2] = 30;
+        float max = m->max(y, vocab), floor = round % 2 ? -INFINITY : max - 3;
+        double part = 0.001 + 0.998 * rng_next_unit(&r), total = 0, before = 0;
+        struct sample_cut c = sample_cut_mass(f.sampler, f.sampler->scratch, y, max, floor, part);
+        m->exps(w, y, max, vocab);
+        for (int32_t i = 0; i < vocab; i++) {
+            sorted[i] = (struct candidate){.id = i, .key = -y[i], .weight = w[i]};
+            total += y[i] >= floor ? (double)w[i] : 0;
+        }
+        qsort(sorted, (size_t)vocab, sizeof *sorted, by_key);
+        /* Sums in another order may move the end by one token where it falls between two: within 1e-9 of the mass. */
+        int32_t n = 0;
+        while (n < vocab && (-sorted[n].key > c.floor || (-sorted[n].key == c.floor && sorted[n].id <= c.last)))
+            before += (double)sorted[n++].weight;
+        assert_true(n > 0);
+        assert_true(before >= part * total * (1 - 1e-9));
+        assert_true(before - (double)sorted[n - 1].weight < part * total * (1 + 1e-9));
+        for (int i = 1; i < 200; i++) {
+            int32_t id = sample_cut_draw(f.sampler, f.sampler->scratch, y, max, &c, i / 200.0);
+            assert_true(y[id] > c.floor || (y[id] == c.floor && id <= c.last));
+        }
+        close_fixture(&f);
+    }
+    mem_free(y);
+    mem_free(w);
+    mem_free(sorted);
+}
+
 /* A row's mask: nothing outside is ever drawn, what is drawn is the draw from a row that says -inf there, and a mask of which the
  * processors leave nothing gives its lowest token. */
 static void test_row_mask(void **state)
@@ -491,6 +566,7 @@ int main(void)
         cmocka_unit_test(test_distribution),
         cmocka_unit_test(test_greedy_and_logprobs),
         cmocka_unit_test(test_draws_do_not_depend_on_neighbours),
+        cmocka_unit_test(test_cut_mass),
         cmocka_unit_test(test_row_mask),
         cmocka_unit_test(test_rows_without_hope),
         cmocka_unit_test(test_params_are_checked),

@@ -43,7 +43,8 @@ bool dev_open(struct dev **out, const struct dev_opts *opts, struct err *e)
     d->n_members = tpool_size(d->team);
     d->row = kern_row_table(d->isa);
     d->math = (struct dev_math){.argmax = d->row->argmax, .max = d->row->max, .sum_exp = d->row->sum_exp, .above = d->row->above,
-                                .divide = d->row->divide, .mask = d->row->mask};
+                                .sum_exp_above = d->row->sum_exp_above,
+                                .between = d->row->between, .exps = d->row->exps, .divide = d->row->divide, .mask = d->row->mask};
     d->caps = (struct dev_caps){
         .name = "cpu",
         .isa = kern_isa_name(d->isa),

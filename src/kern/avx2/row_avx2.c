@@ -12,6 +12,9 @@ const struct kern_row kern_row_avx2 = {
     .max = row_max,
     .sum_exp = sum_exp,
     .above = above,
+    .sum_exp_above = sum_exp_above,
+    .between = between,
+    .exps = exps,
     .divide = divide,
     .mask = mask,
 };

@@ -29,6 +29,7 @@ static inline vec vec_max(vec a, vec b) { return _mm512_max_ps(a, b); }
 static inline vec vec_min(vec a, vec b) { return _mm512_min_ps(a, b); }
 /* Bit i set where a[i] >= b[i]. */
 static inline uint32_t vec_ge_bits(vec a, vec b) { return _mm512_cmp_ps_mask(a, b, _CMP_GE_OQ); }
+static inline uint32_t vec_lt_bits(vec a, vec b) { return _mm512_cmp_ps_mask(a, b, _CMP_LT_OQ); }
 static inline uint32_t vec_eq_bits(vec a, vec b) { return _mm512_cmp_ps_mask(a, b, _CMP_EQ_OQ); }
 /* a[i] where bit i is set, else b[i]; higher bits are ignored. */
 static inline vec vec_choose_bits(uint32_t bits, vec a, vec b) { return _mm512_mask_mov_ps(b, (__mmask16)bits, a); }

@@ -133,6 +133,36 @@ static int32_t above(const float *x, int32_t n, float threshold, int32_t *idx, i
     return found;
 }
 
+static double sum_exp_above(const float *x, int32_t n, float max, float floor)
+{
+    double lane[16] = {0};
+    for (int32_t i = 0; i < n; i++)
+        lane[i % 16] += x[i] >= floor ? (double)exp_one(x[i] - max) : 0.0;
+    for (int half = 8; half > 0; half /= 2)
+        for (int i = 0; i < half; i++)
+            lane[i] += lane[i + half];
+    return lane[0];
+}
+
+static int32_t between(const float *x, int32_t n, float lo, float hi, int32_t *idx, int32_t cap)
+{
+    int32_t found = 0;
+    for (int32_t i = 0; i < n; i++) {
+        if (!(x[i] >= lo && x[i] < hi))
+            continue;
+        if (found < cap)
+            idx[found] = i;
+        found++;
+    }
+    return found;
+}
+
+static void exps(float *out, const float *x, float max, int32_t n)
+{
+    for (int32_t i = 0; i < n; i++)
+        out[i] = exp_one(x[i] - max);
+}
+
 static void divide(float *out, const float *x, float by, int32_t n)
 {
     for (int32_t i = 0; i < n; i++)
@@ -155,6 +185,9 @@ const struct kern_row kern_row_ref = {
     .max = row_max,
     .sum_exp = sum_exp,
     .above = above,
+    .sum_exp_above = sum_exp_above,
+    .between = between,
+    .exps = exps,
     .divide = divide,
     .mask = mask,
 };
