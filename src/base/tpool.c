@@ -16,6 +16,9 @@
 #include "base/topo_int.h"
 
 enum { MAX_THREADS = 4096, DEFAULT_SPIN_US = 50, PAUSES_PER_CLOCK = 16 };
+/* A member that has been waited for so long has lost its core to another process: for a while, waits give up their core
+ * almost at once, so that it can go on there. */
+enum { LOST_CORE_NS = 300000, SHORT_SPIN_NS = 4000, SHORT_WAITS = 512 };
 
 /* A word that changes when something has happened, and how many sleep on it.  Everything on it
  * is sequentially consistent where it must be: a waiter announces itself and then looks at the
@@ -53,6 +56,7 @@ struct tpool {
     _Alignas(64) _Atomic(int) n_busy;       /* members other than the leader still inside fn */
     _Alignas(64) _Atomic(int) n_arrived;    /* at the barrier */
     _Alignas(64) _Atomic(int64_t) next_item;
+    _Alignas(64) _Atomic(int) n_short;      /* waits that will still spin only shortly; a hint, so races may lose counts */
 };
 
 static inline void cpu_relax(void)
@@ -64,18 +68,18 @@ static inline void cpu_relax(void)
 #endif
 }
 
-/* Returns once ev's word is no longer `old`: spins for a while, then sleeps. */
-static void event_wait(struct event *ev, uint32_t old, int64_t spin_ns)
+/* Returns once ev's word is no longer `old`: spins for a while, then sleeps.  Returns whether it slept. */
+static bool event_wait(struct event *ev, uint32_t old, int64_t spin_ns)
 {
     if (atomic_load_explicit(&ev->word, memory_order_acquire) != old)
-        return;
+        return false;
     if (spin_ns > 0) {
         int64_t end = clock_now_ns() + spin_ns;
         do {
             for (int i = 0; i < PAUSES_PER_CLOCK; i++) {
                 cpu_relax();
                 if (atomic_load_explicit(&ev->word, memory_order_acquire) != old)
-                    return;
+                    return false;
             }
         } while (clock_now_ns() < end);
     }
@@ -83,6 +87,7 @@ static void event_wait(struct event *ev, uint32_t old, int64_t spin_ns)
     while (atomic_load(&ev->word) == old)
         futex_wait(&ev->word, old, -1);
     atomic_fetch_sub_explicit(&ev->n_sleeping, 1, memory_order_relaxed);
+    return true;
 }
 
 static void event_step(struct event *ev)
@@ -90,6 +95,25 @@ static void event_step(struct event *ev)
     atomic_fetch_add(&ev->word, 1);
     if (atomic_load(&ev->n_sleeping))
         futex_wake_all(&ev->word);
+}
+
+static int64_t spin_of(const struct tpool *tp)
+{
+    bool shortly = atomic_load_explicit(&tp->n_short, memory_order_relaxed) > 0;
+    return shortly && tp->spin_ns > SHORT_SPIN_NS ? SHORT_SPIN_NS : tp->spin_ns;
+}
+
+/* Waits for other members inside a run, where a long wait tells that one has lost its core. */
+static void wait_for_team(struct tpool *tp, struct event *ev, uint32_t old)
+{
+    if (atomic_load_explicit(&ev->word, memory_order_acquire) != old)
+        return;
+    int n_short = atomic_load_explicit(&tp->n_short, memory_order_relaxed);
+    int64_t start = clock_now_ns();
+    if (event_wait(ev, old, spin_of(tp)) && clock_now_ns() - start > LOST_CORE_NS)
+        atomic_store_explicit(&tp->n_short, SHORT_WAITS, memory_order_relaxed);
+    else if (n_short > 0)
+        atomic_store_explicit(&tp->n_short, n_short - 1, memory_order_relaxed);
 }
 
 /* Binds the calling thread to the i-th CPU.  A refusal costs speed only, so it is ignored. */
@@ -114,7 +138,7 @@ static void *member_main(void *arg)
     if (tp->pin)
         bind_to(tp, me->index);
     for (uint32_t seen = 0;; seen++) {
-        event_wait(&tp->start, seen, tp->spin_ns);
+        event_wait(&tp->start, seen, spin_of(tp));
         if (!tp->fn)
             return NULL;
         tp->fn(tp->arg, me->index, tp->n);
@@ -237,7 +261,7 @@ void tpool_run(struct tpool *tp, tpool_fn *fn, void *arg)
     atomic_store_explicit(&tp->n_busy, tp->n - 1, memory_order_relaxed);
     event_step(&tp->start); /* publishes the four stores above */
     fn(arg, 0, tp->n);
-    event_wait(&tp->done, before, tp->spin_ns);
+    wait_for_team(tp, &tp->done, before);
 }
 
 /* The last to arrive opens the barrier; what all did before it is then visible to all. */
@@ -245,7 +269,7 @@ static void barrier(struct tpool *tp, bool reset)
 {
     uint32_t before = atomic_load_explicit(&tp->turn.word, memory_order_relaxed);
     if (atomic_fetch_add_explicit(&tp->n_arrived, 1, memory_order_acq_rel) + 1 < tp->n) {
-        event_wait(&tp->turn, before, tp->spin_ns);
+        wait_for_team(tp, &tp->turn, before);
         return;
     }
     atomic_store_explicit(&tp->n_arrived, 0, memory_order_relaxed);

@@ -38,14 +38,17 @@ static json_t *config_json(const struct engine *eng)
 }
 
 /* One request of random ids; every call gets other ids, so that no prefix is ever found. */
-static bool submit_random(struct engine *eng, struct rng *r, int32_t *ids, int32_t input_len, int32_t output_len, struct engine_stream **st,
-                          struct err *e)
+static bool submit_random(struct engine *eng, struct rng *r, int32_t *ids, int32_t input_len, int32_t output_len,
+                          const struct sample_params *sampling, struct engine_stream **st, struct err *e)
 {
     int32_t vocab = engine_info(eng)->vocab_size;
     for (int32_t i = 0; i < input_len; i++)
         ids[i] = (int32_t)rng_next_below(r, (uint64_t)(vocab < 10000 ? vocab : 10000));
     struct sample_params p;
-    sample_params_default(&p);
+    if (sampling)
+        p = *sampling;
+    else
+        sample_params_default(&p);
     p.ignore_eos = true;
     p.has_seed = true;
     p.seed = rng_next(r);
@@ -79,7 +82,7 @@ static bool run_batch(struct engine *eng, const struct bench_latency_opts *o, st
     bool ok = true;
     int64_t start = clock_now_us(), first = INT64_MAX, all_first = 0, end = 0;
     int n = 0;
-    while (ok && n < o->batch_size && (ok = submit_random(eng, r, ids, o->input_len, o->output_len, &streams[n], e)))
+    while (ok && n < o->batch_size && (ok = submit_random(eng, r, ids, o->input_len, o->output_len, NULL, &streams[n], e)))
         n++;
     for (int i = 0; i < n; i++) {
         struct engine_times t = {0};
@@ -158,6 +161,17 @@ bool bench_latency(struct engine *eng, const struct bench_latency_opts *o, void 
 
 /* ---- throughput ---- */
 
+/* Where the time of the steps between two readings went. */
+static json_t *steps_json(const struct engine_metrics *before, const struct engine_metrics *after)
+{
+    double step_s = after->step_seconds - before->step_seconds, forward_s = after->forward_seconds - before->forward_seconds;
+    double sample_s = after->sample_seconds - before->sample_seconds, sched_s = after->schedule_seconds - before->schedule_seconds;
+    double whole = step_s > 0 ? step_s : 1;
+    return json_pack("{s:I,s:f,s:f,s:f,s:f,s:f,s:f,s:f}", "count", (json_int_t)(after->n_steps - before->n_steps), "step_s", step_s, "forward_s",
+                     forward_s, "sample_s", sample_s, "sched_s", sched_s, "forward_share", forward_s / whole, "sample_share", sample_s / whole,
+                     "schedule_share", sched_s / whole);
+}
+
 bool bench_throughput(struct engine *eng, const struct bench_throughput_opts *o, void (*progress)(void *, int64_t, int64_t), void *ctx,
                       json_t **out, struct err *e)
 {
@@ -170,7 +184,7 @@ bool bench_throughput(struct engine *eng, const struct bench_throughput_opts *o,
     engine_metrics(eng, &before);
     int64_t start = clock_now_us();
     int n = 0;
-    while (ok && n < o->num_prompts && (ok = submit_random(eng, &r, ids, o->input_len, o->output_len, &streams[n], e)))
+    while (ok && n < o->num_prompts && (ok = submit_random(eng, &r, ids, o->input_len, o->output_len, o->sampling, &streams[n], e)))
         n++;
     for (int i = 0; i < n; i++) {
         struct engine_times t;
@@ -185,14 +199,10 @@ bool bench_throughput(struct engine *eng, const struct bench_throughput_opts *o,
     if (!ok)
         return false;
     engine_metrics(eng, &after);
-    double step_s = after.step_seconds - before.step_seconds, total = (double)o->num_prompts * (o->input_len + o->output_len);
-    *out = json_pack("{s:f,s:i,s:I,s:f,s:f,s:f,s:{s:I,s:f,s:f,s:f},s:I,s:o}", "elapsed_time", s, "num_requests", o->num_prompts, "total_num_tokens",
+    double total = (double)o->num_prompts * (o->input_len + o->output_len);
+    *out = json_pack("{s:f,s:i,s:I,s:f,s:f,s:f,s:o,s:I,s:o}", "elapsed_time", s, "num_requests", o->num_prompts, "total_num_tokens",
                      (json_int_t)total, "requests_per_second", o->num_prompts / s, "tokens_per_second", total / s,
-                     "output_tokens_per_second", (double)o->num_prompts * o->output_len / s, "steps", "count",
-                     (json_int_t)(after.n_steps - before.n_steps), "forward_share",
-                     step_s > 0 ? (after.forward_seconds - before.forward_seconds) / step_s : 0, "sample_share",
-                     step_s > 0 ? (after.sample_seconds - before.sample_seconds) / step_s : 0, "schedule_share",
-                     step_s > 0 ? (after.schedule_seconds - before.schedule_seconds) / step_s : 0, "peak_rss_bytes",
-                     (json_int_t)mem_peak_rss_bytes(), "config", config_json(eng));
+                     "output_tokens_per_second", (double)o->num_prompts * o->output_len / s, "steps", steps_json(&before, &after),
+                     "peak_rss_bytes", (json_int_t)mem_peak_rss_bytes(), "config", config_json(eng));
     return *out || err_set(e, ERR_NOMEM, "out of memory");
 }

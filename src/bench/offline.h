@@ -13,9 +13,13 @@ struct bench_latency_opts { int32_t input_len, output_len, batch_size, n_warmup,
 bool bench_latency(struct engine *eng, const struct bench_latency_opts *o, void (*progress)(void *, int64_t, int64_t), void *ctx,
                    json_t **out, struct err *e);
 
-struct bench_throughput_opts { int32_t input_len, output_len, num_prompts; uint64_t seed; };
+struct bench_throughput_opts {
+    int32_t input_len, output_len, num_prompts;
+    uint64_t seed;
+    const struct sample_params *sampling;   /* of every request, but for the seed and the end of sequence; NULL: the defaults */
+};
 /* All requests at once.  *out: elapsed_time, num_requests, total_num_tokens, requests_per_second, tokens_per_second,
- * output_tokens_per_second, step shares, config. */
+ * output_tokens_per_second, steps (their count, seconds in all and in each part, and the parts' shares), config. */
 bool bench_throughput(struct engine *eng, const struct bench_throughput_opts *o, void (*progress)(void *, int64_t, int64_t), void *ctx,
                       json_t **out, struct err *e);
 

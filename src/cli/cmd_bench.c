@@ -5,9 +5,11 @@
 #include "base/log.h"
 #include "bench/offline.h"
 #include "cli/cli.h"
+#include "engine/gen.h"
 
 struct bench {
     struct cli_engine_flags flags;
+    struct cli_sample_flags sampling;
     int32_t input_len, output_len, batch_size, n_warmup, n_iters, num_prompts;
     bool json;
     struct log *log;
@@ -71,10 +73,16 @@ static bool run_throughput(struct bench *b, const char *model, struct err *e)
 {
     struct bench_throughput_opts o = {.input_len = b->input_len, .output_len = b->output_len, .num_prompts = b->num_prompts,
                                       .seed = (uint64_t)b->flags.seed};
+    struct sample_params sampling;
+    struct gen_request unused;
     struct cli_progress bar;
     json_t *result = NULL;
     if (!open_engine(b, model, b->num_prompts < 256 ? b->num_prompts : 256, e))
         return false;
+    gen_request_default(&unused);
+    if (!cli_sample_request(&b->sampling, b->eng, &sampling, &unused, e))
+        return false;
+    o.sampling = &sampling;
     cli_progress_begin(&bar, "measuring");
     bool ok = bench_throughput(b->eng, &o, cli_progress_update, &bar, &result, e);
     cli_progress_end(&bar);
@@ -125,10 +133,19 @@ static int cmd_throughput(int argc, char **argv)
 {
     struct bench b = {.input_len = 128, .output_len = 64, .num_prompts = 64};
     cli_engine_flags_default(&b.flags);
+    cli_sample_flags_default(&b.sampling);
+    b.sampling.generation_config = false;
     const struct cli_opt opts[] = {
         {"input-len", 0, CLI_INT, &b.input_len, "N", "prompt tokens of each request", 1, 1 << 24},
         {"output-len", 0, CLI_INT, &b.output_len, "N", "new tokens of each request", 1, 1 << 24},
         {"num-prompts", 0, CLI_INT, &b.num_prompts, "N", "requests, all submitted at once", 1, 1 << 20},
+        {"temperature", 0, CLI_F64, &b.sampling.temperature, "X", "of every request; 0 is greedy", 0, 1e6},
+        {"top-k", 0, CLI_INT, &b.sampling.top_k, "N", "the N most likely tokens only; 0 or -1: all", -1, INT32_MAX},
+        {"top-p", 0, CLI_F64, &b.sampling.top_p, "X", "the smallest set of tokens with this probability", 0, 1},
+        {"min-p", 0, CLI_F64, &b.sampling.min_p, "X", "tokens at least X times as likely as the most likely one", 0, 1},
+        {"typical-p", 0, CLI_F64, &b.sampling.typical_p, "X", "locally typical sampling with this mass", 0, 1},
+        {"repetition-penalty", 0, CLI_F64, &b.sampling.repetition_penalty, "X", "over 1 discourages tokens of prompt and output", 0, 1e6},
+        {"logprobs", 0, CLI_INT, &b.sampling.logprobs, "N", "log-probabilities of the token and the N most likely; -1: none", -1, 1 << 20},
         {"json", 0, CLI_FLAG, &b.json, NULL, "one JSON object on stdout", 0, 0},
         {0},
     };

@@ -35,7 +35,7 @@ static float guess(const struct dev_math *m, const float *sample, float max, dou
         return all.hi;
     if (part >= 1)
         return all.lo;
-    return narrow(m, sample, SAMPLE, max, part * total, all, 0.01f).lo;
+    return narrow(m, sample, SAMPLE, max, part * total, all, 1e-4f).lo;
 }
 
 /* Keeps the values of v inside the bracket, moving them to the front of out (which may be v); returns how many. */
