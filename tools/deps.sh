@@ -2,9 +2,9 @@
 # Installs the Debian or Ubuntu packages that are missing.  usage: deps.sh build|test ...
 set -eu
 
-build="gcc cmake ninja-build pkg-config libmicrohttpd-dev libjansson-dev libpcre2-dev libutf8proc-dev
+build="gcc cmake ninja-build pkg-config libmicrohttpd-dev libgnutls28-dev libjansson-dev libpcre2-dev libutf8proc-dev
        libxxhash-dev libhwloc-dev libcurl4-openssl-dev libyaml-dev libcmocka-dev"
-test="python3 clang nodejs npm curl"
+test="python3 clang nodejs npm curl openssl"
 
 wanted=
 for set in "$@"; do
@@ -19,7 +19,7 @@ have() {
     case $1 in
     # A tool that came another way (node from nodejs.org, say) is as good as the package.
     chromium) command -v chromium >/dev/null 2>&1 && return 0 ;;
-    gcc | cmake | clang | npm | curl | python3) command -v "$1" >/dev/null 2>&1 && return 0 ;;
+    gcc | cmake | clang | npm | curl | openssl | python3) command -v "$1" >/dev/null 2>&1 && return 0 ;;
     nodejs) command -v node >/dev/null 2>&1 && return 0 ;;
     ninja-build) command -v ninja >/dev/null 2>&1 && return 0 ;;
     pkg-config) command -v pkg-config >/dev/null 2>&1 && return 0 ;;

@@ -1,6 +1,7 @@
 #include "base/log.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -17,6 +18,9 @@ static const char *const level_names[] = {"error", "warn", "info", "debug", "tra
 
 struct log {
     int fd;
+    char *path;                 /* NULL: fd is borrowed */
+    atomic_ullong n_lost;
+    atomic_bool torn;           /* the last line was written in part: the next begins a line of its own */
     enum log_format format;
     _Atomic(int) level;
 };
@@ -32,8 +36,45 @@ struct log *log_open(int fd, enum log_level level, enum log_format format)
     return lg;
 }
 
+static int open_path(const char *path) { return open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0640); }
+
+bool log_open_file(struct log **out, const char *path, enum log_level level, enum log_format format, struct err *e)
+{
+    int fd = open_path(path);
+    *out = NULL;
+    if (fd < 0)
+        return err_set(e, ERR_IO, "%s cannot be written: %s", path, strerror(errno));
+    struct log *lg = log_open(fd, level, format);
+    if (lg && (lg->path = mem_try_strdup(path))) {
+        *out = lg;
+        return true;
+    }
+    mem_free(lg);
+    close(fd);
+    return err_set(e, ERR_NOMEM, "out of memory");
+}
+
+/* The new file takes the old one's descriptor, so that writers on other threads see one or the other and never none. */
+bool log_reopen(struct log *lg, struct err *e)
+{
+    if (!lg || !lg->path)
+        return true;
+    int fd = open_path(lg->path);
+    if (fd < 0)
+        return err_set(e, ERR_IO, "%s cannot be written: %s", lg->path, strerror(errno));
+    bool ok = dup3(fd, lg->fd, O_CLOEXEC) >= 0 || err_set(e, ERR_IO, "%s: %s", lg->path, strerror(errno));
+    close(fd);
+    return ok;
+}
+
+unsigned long long log_n_lost(const struct log *lg) { return lg ? atomic_load_explicit(&lg->n_lost, memory_order_relaxed) : 0; }
+
 void log_close(struct log **lg)
 {
+    if (*lg && (*lg)->path) {
+        close((*lg)->fd);
+        mem_free((*lg)->path);
+    }
     mem_free(*lg);
     *lg = NULL;
 }
@@ -77,20 +118,29 @@ static void append_visible(struct buf *b, const char *s, size_t n)
     }
 }
 
-static void build_line(struct buf *b, const struct log *lg, enum log_level level, const char *event,
-                       const char *msg, size_t len)
+/* What every line begins with. */
+static void begin_line(struct buf *b, const struct log *lg, enum log_level level, const char *event)
 {
     char ts[32];
     clock_format_utc(ts, sizeof ts);
     if (lg->format == LOG_JSON) {
         buf_printf(b, "{\"ts\":\"%s\",\"level\":\"%s\",\"event\":", ts, level_names[level]);
         json_write_str(b, event, strlen(event));
+    } else {
+        buf_printf(b, "%s %s ", ts, level_names[level]);
+        append_visible(b, event, strlen(event));
+    }
+}
+
+static void build_line(struct buf *b, const struct log *lg, enum log_level level, const char *event,
+                       const char *msg, size_t len)
+{
+    begin_line(b, lg, level, event);
+    if (lg->format == LOG_JSON) {
         buf_puts(b, ",\"msg\":");
         json_write_str(b, msg, len);
         buf_putc(b, '}');
     } else {
-        buf_printf(b, "%s %s ", ts, level_names[level]);
-        append_visible(b, event, strlen(event));
         buf_putc(b, ' ');
         append_visible(b, msg, len);
     }
@@ -98,23 +148,42 @@ static void build_line(struct buf *b, const struct log *lg, enum log_level level
 }
 
 /* One write for the line; more only if the kernel took a part of it (a full pipe). */
-static void write_line(int fd, const char *s, size_t n)
+static void write_line(struct log *lg, const char *s, size_t n)
 {
+    size_t all = n;
+    if (atomic_exchange(&lg->torn, false) && write(lg->fd, "\n", 1) < 0)
+        atomic_store(&lg->torn, true);
     while (n) {
-        ssize_t put = write(fd, s, n);
+        ssize_t put = write(lg->fd, s, n);
         if (put < 0 && errno == EINTR)
             continue;
-        if (put <= 0)
-            return; /* nowhere to complain */
+        if (put <= 0) { /* nowhere to complain: it is counted */
+            atomic_fetch_add_explicit(&lg->n_lost, 1, memory_order_relaxed);
+            if (n < all)
+                atomic_store(&lg->torn, true);
+            return;
+        }
         s += put;
         n -= (size_t)put;
     }
 }
 
-void log_line(struct log *lg, enum log_level level, const char *event, const char *fmt, ...)
+/* Writes a complete line, or says that there was no memory for it. */
+static void finish_line(struct log *lg, struct buf *line)
 {
     static const char lost_text[] = "error log out of memory: a line is missing\n";
     static const char lost_json[] = "{\"level\":\"error\",\"event\":\"log\",\"msg\":\"out of memory: a line is missing\"}\n";
+    if (!line->failed)
+        write_line(lg, line->data, line->len);
+    else if (lg->format == LOG_JSON)
+        write_line(lg, lost_json, sizeof lost_json - 1);
+    else
+        write_line(lg, lost_text, sizeof lost_text - 1);
+    buf_free(line);
+}
+
+void log_line(struct log *lg, enum log_level level, const char *event, const char *fmt, ...)
+{
     if (!log_enabled(lg, level))
         return;
     int saved_errno = errno;
@@ -138,14 +207,34 @@ void log_line(struct log *lg, enum log_level level, const char *event, const cha
     struct buf line;
     buf_init(&line, 0);
     build_line(&line, lg, level, event, msg, len);
-    if (!line.failed)
-        write_line(lg->fd, line.data, line.len);
-    else if (lg->format == LOG_JSON)
-        write_line(lg->fd, lost_json, sizeof lost_json - 1);
-    else
-        write_line(lg->fd, lost_text, sizeof lost_text - 1);
-    buf_free(&line);
+    finish_line(lg, &line);
     if (msg != small)
         mem_free(msg);
+    errno = saved_errno;
+}
+
+void log_fields(struct log *lg, enum log_level level, const char *event, const struct log_field *fields, size_t n)
+{
+    struct buf line;
+    if (!log_enabled(lg, level))
+        return;
+    int saved_errno = errno;
+    buf_init(&line, 0);
+    begin_line(&line, lg, level, event);
+    for (size_t i = 0; i < n; i++) {
+        const struct log_field *f = &fields[i];
+        if (lg->format == LOG_JSON) {
+            buf_printf(&line, ",\"%s\":", f->name);
+            if (f->raw)
+                buf_puts(&line, f->text);
+            else
+                json_write_str(&line, f->text, strlen(f->text));
+        } else {
+            buf_printf(&line, " %s=", f->name);
+            append_visible(&line, f->text, strlen(f->text));
+        }
+    }
+    buf_puts(&line, lg->format == LOG_JSON ? "}\n" : "\n");
+    finish_line(lg, &line);
     errno = saved_errno;
 }

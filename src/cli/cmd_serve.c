@@ -11,20 +11,22 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "cli/cli.h"
+#include "cli/sd_notify.h"
 #include "server/server.h"
 
 struct serve {
     struct cli_engine_flags flags;
-    const char *host, *chat_template, *generation_config;
+    const char *host, *chat_template, *generation_config, *key_file, *cert_file, *tls_key_file, *ca_file, *access_log_path;
+    int32_t cert_reqs;
     struct cli_list keys, names, origins, compat, models;
     struct cli_models several;
     int32_t max_loaded;
     int32_t port, max_connections, max_concurrent, max_queue, http_threads, idle_timeout;
     int64_t max_body_bytes;
-    double request_timeout, drain_timeout;
+    double request_timeout, drain_timeout, stall_timeout;
     bool metrics_public, request_id_headers, prompt_tokens_details;
 
-    struct log *log;
+    struct log *log, *access_log;
     struct engine *eng;
     struct server *server;
     char *template, *given_name; size_t template_len;
@@ -32,18 +34,20 @@ struct serve {
 
 /* ---- signals ---- */
 
-static volatile sig_atomic_t n_signals;
+static volatile sig_atomic_t n_signals, n_reloads;
 static int signal_fd = -1;
 
-/* The first asks for a drain, the second ends the process at once. */
+/* Of those that ask for an end the first asks for a drain, the second ends the process at once. */
 static void on_signal(int sig)
 {
     int saved = errno;
     uint64_t one = 1;
-    if (++n_signals > 1)
+    if (sig == SIGHUP)
+        n_reloads = 1;
+    else if (++n_signals > 1)
         _exit(128 + sig);
     if (write(signal_fd, &one, sizeof one) < 0) {
-        /* Nothing to be done here; the counter tells as well. */
+        /* Nothing to be done here; the counters tell as well. */
     }
     errno = saved;
 }
@@ -57,14 +61,19 @@ static bool catch_signals(struct err *e)
     sigemptyset(&sa.sa_mask);
     sigaction(SIGTERM, &sa, NULL);
     sigaction(SIGINT, &sa, NULL);
+    sigaction(SIGHUP, &sa, NULL);
     return true;
 }
 
-static void wait_for_signal(void)
+/* Until a signal comes, or timeout_us has passed (< 0: no bound). */
+static void wait_for_signal(int64_t timeout_us)
 {
     struct pollfd p = {.fd = signal_fd, .events = POLLIN};
-    while (n_signals == 0)
-        poll(&p, 1, -1);
+    uint64_t n;
+    int ms = timeout_us < 0 ? -1 : timeout_us > INT32_MAX ? INT32_MAX : (int)((timeout_us + 999) / 1000);
+    if (poll(&p, 1, ms) > 0 && read(signal_fd, &n, sizeof n) < 0) {
+        /* Another wait will see it. */
+    }
 }
 
 /* ---- opening ---- */
@@ -143,6 +152,7 @@ static bool fill_server_opts(struct serve *s, struct server_opts *o, struct err 
         o->api.chat_template_len = s->template_len;
     }
     o->metrics_public = s->metrics_public;
+    o->stall_us = (int64_t)(s->stall_timeout * 1e6);
     o->http.host = s->host;
     o->http.port = s->port;
     o->http.n_threads = s->http_threads;
@@ -153,6 +163,13 @@ static bool fill_server_opts(struct serve *s, struct server_opts *o, struct err 
     o->http.idle_timeout_s = s->idle_timeout;
     o->http.keys = s->keys.items;
     o->http.n_keys = s->keys.n;
+    o->http.key_file = s->key_file;
+    o->http.access_log = s->access_log;
+    o->http.tls = (struct http_tls_opts){.cert_file = s->cert_file, .key_file = s->tls_key_file, .ca_file = s->ca_file};
+    int reqs = s->cert_reqs < 0 ? (s->ca_file ? 2 : 0) : s->cert_reqs;
+    if (reqs > 0 && !s->ca_file)
+        return err_set(e, ERR_INVALID, "--ssl-cert-reqs %d needs --ssl-ca-certs, the authorities that clients' certificates are checked with", reqs);
+    o->http.tls.client_certs = reqs == 2 ? HTTP_TLS_CLIENT_REQUIRED : reqs == 1 ? HTTP_TLS_CLIENT_OPTIONAL : HTTP_TLS_CLIENT_NONE;
     o->http.origins = s->origins.items;
     o->http.n_origins = s->origins.n;
     o->http.request_id_headers = s->request_id_headers;
@@ -176,14 +193,14 @@ static void print_banner(const struct serve *s)
 {
     bool v6 = strchr(s->host, ':') != NULL, any = strcmp(s->host, "0.0.0.0") == 0 || strcmp(s->host, "::") == 0;
     char url[300];
-    snprintf(url, sizeof url, "http://%s%s%s:%d", v6 && !any ? "[" : "", any ? "127.0.0.1" : s->host, v6 && !any ? "]" : "",
+    snprintf(url, sizeof url, "%s://%s%s%s:%d", s->cert_file ? "https" : "http", v6 && !any ? "[" : "", any ? "127.0.0.1" : s->host, v6 && !any ? "]" : "",
              server_port(s->server));
     print_model(s);
     printf(" at %s\n\n"
            "try:  curl %s/v1/completions -H 'Content-Type: application/json' %s\\\n"
            "           -d '{\"prompt\": \"Once upon a time\", \"max_tokens\": 64, \"temperature\": 0}'\n"
            "or open %s/ in a browser\n\n",
-           url, url, s->keys.n ? "-H 'Authorization: Bearer KEY' " : "", url);
+           url, url, s->keys.n || s->key_file ? "-H 'Authorization: Bearer KEY' " : "", url);
     fflush(stdout);
 }
 
@@ -194,10 +211,73 @@ static void drain(struct serve *s)
 {
     int64_t until = clock_now_us() + (int64_t)(s->drain_timeout * 1e6);
     log_info(s->log, "serve", "draining: no new requests, those running have %.0f s", s->drain_timeout);
+    sd_notify_send("STOPPING=1\nSTATUS=finishing what runs");
     server_drain(s->server);
     while (!server_idle(s->server) && clock_now_us() < until)
         poll(NULL, 0, 20);
     log_info(s->log, "serve", server_idle(s->server) ? "all requests finished" : "requests were cut off by --drain-timeout");
+}
+
+/* ---- running ---- */
+
+/* Files are looked at so often; systemd's watchdog has its own rhythm. */
+static const int64_t LOOK_US = 2000000;
+
+static void reload(struct serve *s, const char *why)
+{
+    struct err e;
+    char ready[64];
+    snprintf(ready, sizeof ready, "RELOADING=1\nMONOTONIC_USEC=%lld", (long long)clock_now_us());
+    sd_notify_send(ready);
+    if (server_reload(s->server, &e))
+        log_info(s->log, "serve", "keys and certificates were read again (%s)", why);
+    else
+        log_error(s->log, "serve", "keys or certificates stay as they were (%s): %s", why, e.msg);
+    if (!log_reopen(s->access_log, &e))
+        log_error(s->log, "serve", "the access log stays as it was: %s", e.msg);
+    sd_notify_send("READY=1");
+}
+
+/* Until SIGTERM or SIGINT. */
+static void run(struct serve *s)
+{
+    bool files = s->key_file || s->cert_file;
+    int64_t watchdog = sd_notify_watchdog_us(), pinged = 0, looked = clock_now_us();
+    sd_notify_send("READY=1\nSTATUS=serving");
+    while (n_signals == 0) {
+        int64_t now = clock_now_us(), wait = files ? LOOK_US : -1;
+        if (n_reloads) {
+            n_reloads = 0;
+            reload(s, "SIGHUP");
+            looked = now;
+        } else if (files && now - looked >= LOOK_US) {
+            looked = now;
+            if (server_files_changed(s->server))
+                reload(s, "a file has changed");
+        }
+        if (watchdog && now - pinged >= watchdog) {
+            struct err why;
+            pinged = now;
+            if (server_alive(s->server, &why))
+                sd_notify_send("WATCHDOG=1");
+            else
+                log_error(s->log, "serve", "not alive: %s", why.msg);
+        }
+        wait = watchdog && (wait < 0 || watchdog < wait) ? watchdog : wait;
+        wait_for_signal(wait);
+    }
+}
+
+static bool open_access_log(struct serve *s, struct err *e)
+{
+    enum log_format format = strcmp(s->flags.log_format, "json") == 0 ? LOG_JSON : LOG_TEXT;
+    enum log_level level;
+    if (!s->access_log_path)
+        return true;
+    if (strcmp(s->access_log_path, "off") != 0)
+        return !log_level_parse(s->flags.log_level, &level) || log_open_file(&s->access_log, s->access_log_path, level, format, e);
+    s->access_log = log_open(STDERR_FILENO, LOG_ERROR, format);   /* lines at info are not written */
+    return s->access_log || err_set(e, ERR_NOMEM, "out of memory");
 }
 
 static bool serve(struct serve *s, const char *model, struct err *e)
@@ -205,7 +285,7 @@ static bool serve(struct serve *s, const char *model, struct err *e)
     struct server_opts o;
     int64_t start = clock_now_us(), loaded;
     raise_fd_limit();
-    if (!open_models(s, model, e) || !fill_server_opts(s, &o, e) || !catch_signals(e))
+    if (!open_access_log(s, e) || !open_models(s, model, e) || !fill_server_opts(s, &o, e) || !catch_signals(e))
         return false;
     loaded = clock_now_us();
     if (!server_open(&s->server, &o, e))
@@ -214,7 +294,7 @@ static bool serve(struct serve *s, const char *model, struct err *e)
     log_info(s->log, "serve", "ready in %.0f ms: model %.0f ms, server %.0f ms", (double)(ready - start) / 1e3, (double)(loaded - start) / 1e3,
              (double)(ready - loaded) / 1e3);
     print_banner(s);
-    wait_for_signal();
+    run(s);
     drain(s);
     return true;
 }
@@ -222,7 +302,7 @@ static bool serve(struct serve *s, const char *model, struct err *e)
 int cmd_serve(int argc, char **argv)
 {
     struct serve s = {.host = "127.0.0.1", .port = 8000, .generation_config = "auto", .http_threads = 2, .idle_timeout = 120,
-                      .max_body_bytes = 32 << 20, .drain_timeout = 60, .request_id_headers = true};
+                      .max_body_bytes = 32 << 20, .drain_timeout = 60, .stall_timeout = 120, .request_id_headers = true, .cert_reqs = -1};
     struct cli_opt engine_table[CLI_ENGINE_OPTS];
     cli_engine_flags_default(&s.flags);
     s.flags.log_level = "info";
@@ -231,6 +311,12 @@ int cmd_serve(int argc, char **argv)
         {"host", 0, CLI_STR, &s.host, "NAME", "address to listen on; 0.0.0.0 for all", 0, 0},
         {"port", 'p', CLI_INT, &s.port, "N", "0: any free one, which is printed", 0, 65535},
         {"api-key", 0, CLI_LIST, &s.keys, "KEY", "clients must send one of these as a bearer token", 0, 0},
+        {"api-key-file", 0, CLI_STR, &s.key_file, "FILE", "further keys, one a line: KEY name=.. rpm=.. tpm=.. concurrent=.. (limits a minute); read again when it changes", 0, 0},
+        {"ssl-certfile", 0, CLI_STR, &s.cert_file, "FILE", "serve HTTPS with this certificate (PEM, with its chain); read again when it changes", 0, 0},
+        {"ssl-keyfile", 0, CLI_STR, &s.tls_key_file, "FILE", "the certificate's private key (PEM)", 0, 0},
+        {"ssl-ca-certs", 0, CLI_STR, &s.ca_file, "FILE", "authorities (PEM) that must have signed clients' certificates", 0, 0},
+        {"ssl-cert-reqs", 0, CLI_INT, &s.cert_reqs, "N", "clients' certificates: 0 not asked for, 1 checked if sent, 2 required; -1: 2 with --ssl-ca-certs, else 0", -1, 2},
+        {"access-log", 0, CLI_STR, &s.access_log_path, "FILE", "one line a request goes there instead of stderr, opened again at SIGHUP; off: nowhere", 0, 0},
         {"served-model-name", 0, CLI_LIST, &s.names, "NAME", "what clients call the model; the first is reported", 0, 0},
         {"model", 0, CLI_LIST, &s.models, "NAME=MODEL", "several models, chosen by the request's model, loaded when asked for; NAME= alone: the built-in one", 0, 0},
         {"max-loaded-models", 0, CLI_INT, &s.max_loaded, "N", "of several, so many at once: unused ones are unloaded, least recently used first; 0: all", 0, 1024},
@@ -242,6 +328,7 @@ int cmd_serve(int argc, char **argv)
         {"max-body-bytes", 0, CLI_I64, &s.max_body_bytes, "N", "largest request body", 1, 1 << 30},
         {"request-timeout", 0, CLI_F64, &s.request_timeout, "S", "seconds a request may take, waiting included; 0: no bound", 0, 1e9},
         {"drain-timeout", 0, CLI_F64, &s.drain_timeout, "S", "seconds that running requests have after SIGTERM", 0, 1e9},
+        {"stall-timeout", 0, CLI_F64, &s.stall_timeout, "S", "a step of the engine that takes longer makes /health say 503 and systemd's watchdog bark; 0: none does", 0, 1e9},
         {"idle-timeout", 0, CLI_INT, &s.idle_timeout, "S", "seconds without progress after which a connection is closed", 1, 1 << 20},
         {"http-threads", 0, CLI_INT, &s.http_threads, "N", "threads for sockets, and as many (at least 2) for parsing", 1, 64},
         {"cors-origin", 0, CLI_LIST, &s.origins, "URL", "web pages of this origin may call; * for any", 0, 0},
@@ -255,7 +342,7 @@ int cmd_serve(int argc, char **argv)
     const struct cli_cmd cmd = {"serve", "quire serve [MODEL] [options]",
                                 "Serves a model over HTTP: the OpenAI API, health, Prometheus metrics.  MODEL is a folder in Hugging Face\n"
                                 "layout, a GGUF file or a hub id (org/name); without one the built-in model is used.  SIGTERM or SIGINT finishes what runs and exits; a second\n"
-                                "one exits at once.", tables, 0, 1};
+                                "one exits at once.  SIGHUP reads keys and certificates again.", tables, 0, 1};
     const char *args[1];
     int n_args;
     bool done;
@@ -275,6 +362,7 @@ int cmd_serve(int argc, char **argv)
     engine_close(&s.eng);
     cli_models_free(&s.several);
     mem_free(s.given_name);
+    log_close(&s.access_log);
     log_close(&s.log);
     mem_free(s.template);
     mem_free(s.models.items);

@@ -370,7 +370,9 @@ static void *engine_thread(void *arg)
         struct engine_turns *turns = eng->streams ? eng->opts.turns : NULL;
         if (turns)
             engine_turns_take(turns);
+        atomic_store_explicit(&eng->step_began_us, eng->streams ? clock_now_us() : 0, memory_order_relaxed);
         bool worked = step_run(eng);
+        atomic_store_explicit(&eng->step_began_us, 0, memory_order_relaxed);
         if (turns)
             engine_turns_give(turns);
         if (any || worked) {
@@ -491,5 +493,15 @@ nomem:
 /* ---- operation ---- */
 
 void engine_drain(struct engine *eng) { atomic_store(&eng->draining, true); }
+
+bool engine_alive(const struct engine *eng, int64_t stall_us, struct err *why)
+{
+    int64_t began = atomic_load_explicit(&eng->step_began_us, memory_order_relaxed), took = began ? clock_now_us() - began : 0;
+    if (atomic_load(&eng->lost))
+        return err_set(why, ERR_INTERNAL, "%s: the device has failed; restart the server", eng->info.model_name);
+    if (stall_us > 0 && took > stall_us)
+        return err_set(why, ERR_INTERNAL, "%s: a step has been computing for %lld s", eng->info.model_name, (long long)(took / 1000000));
+    return true;
+}
 
 bool engine_idle(const struct engine *eng) { return atomic_load(&eng->n_streams) == 0; }

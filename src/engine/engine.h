@@ -166,6 +166,8 @@ void engine_stream_close(struct engine_stream **st);
 /* No new work is taken (ERR_DRAINING); what runs goes on. */
 void engine_drain(struct engine *eng);
 bool engine_idle(const struct engine *eng);
+/* Whether it computes: false, and why, when its device has failed, or when one step has taken longer than stall_us (0: any time will do). */
+bool engine_alive(const struct engine *eng, int64_t stall_us, struct err *why);
 /* Drop cached prefixes at the next step; false if some pages are in use. Waits for the engine. */
 bool engine_reset_prefix_cache(struct engine *eng);
 

@@ -128,7 +128,8 @@ struct engine {
     int32_t max_logits;
     struct step_space *space;
     struct trace *trace;
-    uint64_t lost;                      /* the device is gone: everything fails */
+    atomic_bool lost;                   /* the device is gone: everything fails */
+    atomic_llong step_began_us;         /* 0: no step is being computed */
 
     struct engine_metrics metrics;
     struct engine_step steps[ENGINE_STEPS_KEPT];   /* ring; the next goes to metrics.n_steps % ENGINE_STEPS_KEPT */

@@ -37,7 +37,9 @@ enum api_endpoint { API_COMPLETIONS, API_CHAT };
 struct api_job_opts {
     const char *request_id;                      /* NULL: made up; becomes part of the response's id */
     bool refuse_stream;                          /* batch: "stream" is an error */
-    int64_t waited_us;                           /* of request_timeout_us, before this call */
+    int64_t waited_us;                           /* of its timeout, before this call */
+    int64_t timeout_us;                          /* 0: request_timeout_us; else the smaller of both */
+    bool timings;                                /* the answer tells how long what took, as with "return_timings": true */
     engine_notify *notify; void *notify_ctx;     /* called on the engine thread when api_job_pull may have news */
 };
 

@@ -28,10 +28,11 @@ struct api {
 struct api_fields {
     const char *model, *request_id, *cache_salt, *logprobs_mode, *chat_template, *reasoning_effort;
     bool stream, echo, use_beam_search, include_stop, ignore_eos, skip_special_tokens, return_token_ids,
-        token_ids_as_text, continue_final_message, chat_logprobs, add_special_tokens, add_generation_prompt;
+        token_ids_as_text, return_timings, continue_final_message, chat_logprobs, add_special_tokens, add_generation_prompt;
     int64_t max_tokens, max_completion_tokens, n, best_of, top_k, seed, min_tokens, logprobs, top_logprobs, prompt_logprobs,
         truncate_prompt_tokens, priority;
-    double temperature, top_p, min_p, typical_p, repetition_penalty, frequency_penalty, presence_penalty, length_penalty;
+    double temperature, top_p, min_p, typical_p, repetition_penalty, frequency_penalty, presence_penalty, length_penalty,
+        timeout;
     const json_t *prompt, *messages, *tools, *documents, *chat_template_kwargs, *tool_choice, *response_format, *stop, *stop_token_ids,
         *allowed_token_ids, *bad_words, *logit_bias, *stream_options, *suffix;
     /* of stream_options */
@@ -78,6 +79,8 @@ struct api_job {
     int32_t max_tokens;               /* asked for; 0: the rest of the context */
     bool max_tokens_given;
     int64_t waited_us;                /* of the request's timeout, before it came here */
+    int64_t timeout_us;               /* as the transport was told; 0: nothing was said */
+    bool timings; struct engine_times times;   /* asked for; over all prompts: the first of each beginning, the last of each end */
     bool score_only;                  /* echo without generation */
     bool fake_stream;                 /* best_of or beams: one event with the whole body */
     char id[160];
@@ -113,6 +116,11 @@ bool api_job_parse(struct api_job **out, const struct api *a, enum api_endpoint 
                    const struct api_job_opts *o, struct api_error *e);
 /* Whether the job has work for the engine (an echo without logprobs has not). */
 bool api_job_needs_engine(const struct api_job *job);
+
+/* api_timings.c: "timings", when the job wants them. */
+void api_timings_add(struct api_job *job, const struct engine_times *t);
+/* Becomes the last member of the object that out ends with (a whole body, or an event with its two newlines). */
+void api_timings_write(const struct api_job *job, struct buf *out);
 
 /* api_logprobs.c */
 void api_logprobs_free(struct api_logprobs *lp);

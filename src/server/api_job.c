@@ -68,6 +68,7 @@ static bool read_body(struct api_job *job, const char *body, size_t len, const s
         return api_fail_err(e, NULL, &err);
     if (!api_params_read(job, e))
         return false;
+    job->timings |= job->f.return_timings;
     if (o->refuse_stream && job->f.stream)
         return api_fail(e, ERR_INVALID, "stream", "Request must not be sent in stream mode");
     make_id(job, o->request_id);
@@ -87,6 +88,8 @@ bool api_job_parse(struct api_job **out, const struct api *a, enum api_endpoint 
     job->api = a;
     job->endpoint = endpoint;
     job->waited_us = o->waited_us;
+    job->timeout_us = o->timeout_us;
+    job->timings = o->timings;
     job->status = 200;
     job->created_s = clock_unix_s();
     job->arena = arena_open(ARENA_LIMIT);
@@ -250,6 +253,7 @@ static void prompt_done(struct api_job *job, struct api_prompt *p)
         return;
     gen_times(p->gen, &t);
     p->n_cached = t.n_cached;
+    api_timings_add(job, &t);
     for (int32_t k = 0; k < job->request.engine.n && !job->score_only; k++)
         p->choices[k].n_completion = gen_n_completion(p->gen, k);
     gen_close(&p->gen);
@@ -260,15 +264,18 @@ static void write_end(struct api_job *job, struct buf *out)
     job->finished = true;
     if (!job->f.stream) {
         api_openai_body(job, out);
+        api_timings_write(job, out);
         return;
     }
     if (job->fake_stream) {
         buf_puts(out, "data: ");
         api_openai_body(job, out);
         buf_puts(out, "\n\n");
-    } else if (job->f.include_usage) {
+    } else if (job->f.include_usage || job->timings) {
         api_openai_usage_chunk(job, out);
     }
+    if (job->fake_stream || job->f.include_usage || job->timings)
+        api_timings_write(job, out);
     buf_puts(out, "data: [DONE]\n\n");
 }
 

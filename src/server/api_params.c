@@ -49,6 +49,8 @@ static const struct api_field common_fields[] = {
     {"add_special_tokens", API_BOOL, AT(add_special_tokens), 0, 0},
     {"priority", API_INT, AT(priority), -MANY, MANY},
     {"return_token_ids", API_BOOL, AT(return_token_ids), 0, 0},
+    {"return_timings", API_BOOL, AT(return_timings), 0, 0},
+    {"timeout", API_NUM, AT(timeout), 1e-6, 1e9},
     {"return_tokens_as_token_ids", API_BOOL, AT(token_ids_as_text), 0, 0},
     {"response_format", API_OBJ, AT(response_format), 0, 0},
     {"guided_json", API_REFUSED, 0, 0, 0},
@@ -113,7 +115,7 @@ void api_fields_default(struct api_fields *f)
         .max_tokens = API_UNSET, .max_completion_tokens = API_UNSET, .n = 1, .best_of = API_UNSET, .top_k = API_UNSET, .seed = API_UNSET,
         .logprobs = API_UNSET, .top_logprobs = API_UNSET, .prompt_logprobs = API_UNSET, .truncate_prompt_tokens = API_UNSET,
         .temperature = NAN, .top_p = NAN, .min_p = NAN, .typical_p = NAN, .repetition_penalty = NAN, .frequency_penalty = NAN,
-        .presence_penalty = NAN, .length_penalty = 1,
+        .presence_penalty = NAN, .length_penalty = 1, .timeout = NAN,
     };
 }
 
@@ -450,6 +452,16 @@ static bool check_params(struct api_job *job, struct api_error *e)
     return api_fail_err(e, api_fields_find(job->endpoint == API_CHAT ? api_chat_tables : api_completion_tables, err.msg), &err);
 }
 
+static int64_t smaller_bound(int64_t a, int64_t b) { return a <= 0 || (b > 0 && b < a) ? b : a; }
+
+/* The smallest of what the server, the transport and the request allow, less what has passed; 0: no bound. */
+static int64_t time_left(const struct api_job *job)
+{
+    int64_t own = isnan(job->f.timeout) ? 0 : (int64_t)(job->f.timeout * 1e6);
+    int64_t timeout = smaller_bound(smaller_bound(job->api->opts.request_timeout_us, job->timeout_us), own), left = timeout - job->waited_us;
+    return timeout > 0 && left < 1 ? 1 : timeout > 0 ? left : 0;
+}
+
 bool api_params_build(struct api_job *job, struct api_error *e)
 {
     const struct api_fields *f = &job->f;
@@ -466,8 +478,7 @@ bool api_params_build(struct api_job *job, struct api_error *e)
         r->engine.best_of = (int32_t)f->best_of;
     r->engine.length_penalty = (float)f->length_penalty;
     r->engine.priority = (int32_t)f->priority;
-    int64_t timeout = job->api->opts.request_timeout_us, left = timeout - job->waited_us;
-    r->engine.timeout_us = timeout > 0 && left < 1 ? 1 : timeout > 0 ? left : 0;
+    r->engine.timeout_us = time_left(job);
     r->engine.cache_salt = f->cache_salt;
     r->engine.id = job->id;
     r->stop = job->stop;

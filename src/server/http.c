@@ -12,6 +12,7 @@
 #include "base/clock.h"
 #include "base/mem.h"
 #include "base/rng.h"
+#include "server/http_header.h"
 #include "server/http_int.h"
 
 /* Bodies of requests refused by their headers are read and dropped up to this, so that the client, which reads only after it
@@ -59,18 +60,10 @@ static bool suspend(struct http_exchange *x)
     return wait;
 }
 
-static bool printable(const char *s)
-{
-    for (; *s; s++)
-        if (*s <= 0x20 || *s >= 0x7f)
-            return false;
-    return true;
-}
-
 static void name_exchange(struct http_exchange *x)
 {
     const char *given = MHD_lookup_connection_value(x->conn, MHD_HEADER_KIND, "X-Request-Id");
-    if (given && *given && strlen(given) <= 128 && printable(given))
+    if (given && http_header_is_id(given))
         snprintf(x->id, sizeof x->id, "%s", given);
     else
         snprintf(x->id, sizeof x->id, "%016llx%016llx", (unsigned long long)rng_entropy(), (unsigned long long)rng_entropy());
@@ -102,6 +95,7 @@ static struct http_exchange *exchange_open(struct http *h, struct MHD_Connection
     buf_init(&x->body, h->o.max_body_bytes);
     buf_init(&x->out, 0);
     name_exchange(x);
+    http_read_headers(x);
     pthread_mutex_lock(&h->list_lock);
     x->next = h->exchanges;
     if (x->next)
@@ -134,6 +128,24 @@ const char *http_body(const struct http_exchange *x, size_t *len)
 
 const char *http_path(const struct http_exchange *x) { return x->path; }
 const char *http_id(const struct http_exchange *x) { return x->id; }
+bool http_wants_timings(const struct http_exchange *x) { return x->wants_timings; }
+
+int64_t http_timeout_us(const struct http_exchange *x, int64_t server_us)
+{
+    return x->timeout_us > 0 && (server_us <= 0 || x->timeout_us < server_us) ? x->timeout_us : server_us;
+}
+
+bool http_wants_openmetrics(const struct http_exchange *x)
+{
+    const char *accept = MHD_lookup_connection_value(x->conn, MHD_HEADER_KIND, "Accept");
+    return accept && http_header_wants_openmetrics(accept);
+}
+
+void http_charge(struct http_exchange *x, int64_t prompt_tokens, int64_t generated_tokens)
+{
+    if (x->holder)
+        http_key_charge(x->holder, prompt_tokens, generated_tokens, clock_now_us());
+}
 
 void http_reply(struct http_exchange *x, int status, const char *content_type, struct buf *body)
 {
@@ -156,6 +168,7 @@ void http_reply_error(struct http_exchange *x, const struct api_error *e)
     buf_init(&body, 0);
     if (!api_error_write(e, &body))
         buf_free(&body); /* a status without a body is better than none */
+    x->retry_after_s = e->retry_after_s;
     http_reply(x, e->status, "application/json", &body);
 }
 
@@ -201,8 +214,11 @@ static void add_headers(struct http_exchange *x, struct MHD_Response *r)
         MHD_add_response_header(r, "Allow", x->allow);
     if (x->status == 401)
         MHD_add_response_header(r, "WWW-Authenticate", "Bearer");
-    if (x->status == 429 || x->status == 503)
-        MHD_add_response_header(r, "Retry-After", "1");
+    if (x->status == 429 || x->status == 503) {
+        char seconds[16];
+        snprintf(seconds, sizeof seconds, "%d", x->retry_after_s > 0 ? x->retry_after_s : 1);
+        MHD_add_response_header(r, "Retry-After", seconds);
+    }
     if (x->is_pull && x->pull.stream) {
         MHD_add_response_header(r, "Cache-Control", "no-cache");
         MHD_add_response_header(r, "X-Accel-Buffering", "no"); /* nginx would hold events back */
@@ -372,22 +388,6 @@ static enum MHD_Result on_request(void *cls, struct MHD_Connection *conn, const 
 
 /* ---- the end of a request ---- */
 
-static void write_log(struct http_exchange *x, int status, bool complete, bool describe)
-{
-    struct log *lg = x->h->o.log;
-    enum log_level level = x->route && x->route->flags & HTTP_QUIET && status < 400 ? LOG_DEBUG : LOG_INFO;
-    if (!log_enabled(lg, level))
-        return;
-    struct buf extra;
-    buf_init(&extra, 4096);
-    if (describe && x->is_pull && x->pull.describe)
-        x->pull.describe(x->pull.ctx, &extra);
-    int64_t now = clock_now_us();
-    log_line(lg, level, "http", "id=%s client=%s method=%s path=%.200s status=%d bytes=%lld ms=%.1f%s%s", x->id, x->client, x->method, x->path, status,
-             (long long)x->n_sent, (double)(now - x->start_us) / 1e3, complete ? "" : " cut=true", extra.data ? extra.data : "");
-    buf_free(&extra);
-}
-
 /* libmicrohttpd may give a connection up while a worker has its request (the socket failed): then what the worker makes of it
  * is the worker's to close, and its fields are not looked at here. */
 static bool leave_to_worker(struct http_exchange *x)
@@ -411,11 +411,13 @@ static void on_completed(void *cls, struct MHD_Connection *conn, void **con_cls,
     http_watch_remove(x);
     bool busy = leave_to_worker(x), sent = x->stage == HTTP_STAGE_SENT;
     int status = sent ? x->status : 499, class = sent ? status / 100 : 0;
-    write_log(x, status, sent && toe == MHD_REQUEST_TERMINATED_COMPLETED_OK && (!x->is_pull || x->pull_done), !busy);
+    http_log_request(x, status, sent && toe == MHD_REQUEST_TERMINATED_COMPLETED_OK && (!x->is_pull || x->pull_done), !busy);
     if (!busy && x->is_pull)
         x->pull.close(x->pull.ctx);
     if (x->limited)
         atomic_fetch_sub(&h->n_active, 1);
+    if (x->entered)
+        http_key_leave(x->holder);
     atomic_fetch_add(&h->n_by_class[class >= 1 && class <= 5 ? class : 0], 1);
     http_exchange_unref(x);
 }
@@ -423,9 +425,12 @@ static void on_completed(void *cls, struct MHD_Connection *conn, void **con_cls,
 static void on_connection(void *cls, struct MHD_Connection *conn, void **socket_context, enum MHD_ConnectionNotificationCode toe)
 {
     struct http *h = cls;
-    (void)conn;
-    (void)socket_context;
-    atomic_fetch_add(&h->n_connections, toe == MHD_CONNECTION_NOTIFY_STARTED ? 1 : -1);
+    bool begins = toe == MHD_CONNECTION_NOTIFY_STARTED;
+    atomic_fetch_add(&h->n_connections, begins ? 1 : -1);
+    if (begins && h->tls)
+        http_tls_begin(h, conn, socket_context);
+    else if (h->tls)
+        http_tls_end(*socket_context);
 }
 
 static void on_message(void *cls, const char *fmt, va_list ap)
@@ -461,6 +466,18 @@ static bool copy_list(struct http *h, const char *const **list, int n, struct er
         copy[i] = s;
     }
     *list = copy;
+    return true;
+}
+
+/* NULL stays NULL. */
+static bool copy_text(struct http *h, const char **text, struct err *e)
+{
+    const char *const *list = text;
+    if (!*text)
+        return true;
+    if (!copy_list(h, &list, 1, e))
+        return false;
+    *text = list[0];
     return true;
 }
 
@@ -515,14 +532,21 @@ static bool start_daemon(struct http *h, struct err *e)
     unsigned limit = connection_limit(h), threads = (unsigned)h->o.n_threads;
     if (threads > limit)
         threads = limit;
-    struct MHD_OptionItem pool[] = {{MHD_OPTION_THREAD_POOL_SIZE, (intptr_t)threads, NULL}, {MHD_OPTION_END, 0, NULL}};
-    if (threads == 1) /* a pool of one is no pool */
-        pool[0] = pool[1];
-    h->daemon = MHD_start_daemon(MHD_USE_EPOLL_INTERNAL_THREAD | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG, 0, NULL, NULL, on_request, h,
+    struct MHD_OptionItem more[4] = {{MHD_OPTION_END, 0, NULL}};
+    int n = 0;
+    if (threads > 1) /* a pool of one is no pool */
+        more[n++] = (struct MHD_OptionItem){MHD_OPTION_THREAD_POOL_SIZE, (intptr_t)threads, NULL};
+    if (h->tls) {
+        more[n++] = (struct MHD_OptionItem){MHD_OPTION_HTTPS_CERT_CALLBACK, 0, (void *)(uintptr_t)http_tls_no_certificate};
+        more[n++] = (struct MHD_OptionItem){MHD_OPTION_HTTPS_PRIORITIES, 0, (void *)(uintptr_t)http_tls_priorities};
+    }
+    more[n] = (struct MHD_OptionItem){MHD_OPTION_END, 0, NULL};
+    unsigned flags = MHD_USE_EPOLL_INTERNAL_THREAD | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG | (h->tls ? MHD_USE_TLS : 0);
+    h->daemon = MHD_start_daemon(flags, 0, NULL, NULL, on_request, h,
                                  MHD_OPTION_EXTERNAL_LOGGER, on_message, h, MHD_OPTION_LISTEN_SOCKET, h->listen_fd,
                                  MHD_OPTION_CONNECTION_LIMIT, limit, MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)CHUNK_BYTES,
                                  MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)h->o.idle_timeout_s, MHD_OPTION_NOTIFY_COMPLETED, on_completed, h,
-                                 MHD_OPTION_NOTIFY_CONNECTION, on_connection, h, MHD_OPTION_ARRAY, pool, MHD_OPTION_END);
+                                 MHD_OPTION_NOTIFY_CONNECTION, on_connection, h, MHD_OPTION_ARRAY, more, MHD_OPTION_END);
     if (!h->daemon)
         h->listen_fd = -1; /* whether it was closed is not told: better one descriptor lost than another's closed */
     return h->daemon || err_set(e, ERR_IO, "the HTTP server could not be started: %s", strerror(errno));
@@ -540,11 +564,14 @@ bool http_open(struct http **out, const struct http_opts *o, struct err *e)
     pthread_mutex_init(&h->watch_lock, NULL);
     pthread_mutex_init(&h->work_lock, NULL);
     pthread_cond_init(&h->work_cond, NULL);
-    const char *const *host = &h->o.host;
-    bool ok = copy_list(h, &h->o.keys, o->n_keys, e) && copy_list(h, &h->o.origins, o->n_origins, e) && copy_list(h, &host, 1, e);
-    if (ok)
-        h->o.host = host[0];
-    if (!ok || !listen_on(h, e) || !http_wake_open(h, e) || !http_watch_open(h, e) || !http_work_open(h, e) || !start_daemon(h, e)) {
+    bool ok = copy_list(h, &h->o.origins, o->n_origins, e) && copy_text(h, &h->o.host, e) && copy_text(h, &h->o.tls.cert_file, e) &&
+              copy_text(h, &h->o.tls.key_file, e) && copy_text(h, &h->o.tls.ca_file, e);
+    h->o.keys = NULL; /* http_keys has them */
+    h->o.access_log = o->access_log ? o->access_log : o->log;
+    h->o.key_file = NULL;
+    if (ok && (o->n_keys > 0 || o->key_file))
+        ok = http_keys_open(&h->keys, o->keys, o->n_keys, o->key_file, e);
+    if (!ok || !http_tls_open(h, e) || !listen_on(h, e) || !http_wake_open(h, e) || !http_watch_open(h, e) || !http_work_open(h, e) || !start_daemon(h, e)) {
         http_close(&h);
         return false;
     }
@@ -574,6 +601,8 @@ void http_close(struct http **ph)
     http_wake_close(h);
     http_watch_close(h);
     http_work_close(h);
+    http_tls_close(h);
+    http_keys_close(&h->keys);
     pthread_mutex_destroy(&h->list_lock);
     if (h->listen_fd >= 0)
         close(h->listen_fd);
@@ -585,10 +614,26 @@ void http_close(struct http **ph)
 
 int http_port(const struct http *h) { return h->port; }
 
+bool http_files_changed(const struct http *h) { return (h->keys && http_keys_changed(h->keys)) || http_tls_changed(h); }
+
+bool http_reload(struct http *h, struct err *e)
+{
+    struct err second;
+    bool keys = !h->keys || http_keys_reload(h->keys, e);
+    bool tls = http_tls_reload(h, keys ? e : &second);
+    if (!keys && !tls)
+        err_prefix(e, "%s; and", second.msg);
+    return keys && tls;
+}
+
+struct http_keys *http_keys_of(const struct http *h) { return h->keys; }
+
 void http_stats(const struct http *h, struct http_stats *out)
 {
     out->n_connections = atomic_load(&h->n_connections);
     out->n_active = atomic_load(&h->n_active);
+    out->n_lost_lines = log_n_lost(h->o.access_log) + (h->o.log != h->o.access_log ? log_n_lost(h->o.log) : 0);
+    out->certificate_expires_s = http_tls_expires_s((struct http *)h); /* its lock is not part of what const promises */
     for (int i = 0; i < 6; i++)
         out->n_by_class[i] = atomic_load(&h->n_by_class[i]);
 }

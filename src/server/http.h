@@ -47,6 +47,13 @@ struct http_route {
     http_handler *handle;
 };
 
+enum http_tls_client { HTTP_TLS_CLIENT_NONE, HTTP_TLS_CLIENT_OPTIONAL, HTTP_TLS_CLIENT_REQUIRED };
+struct http_tls_opts {
+    const char *cert_file, *key_file;        /* PEM; both or none */
+    const char *ca_file;                     /* PEM: who may sign clients' certificates */
+    enum http_tls_client client_certs;       /* OPTIONAL: one that is sent must be good */
+};
+
 struct http_opts {
     const char *host;                        /* name or address */
     int port;                                /* 0: any free one */
@@ -55,12 +62,15 @@ struct http_opts {
     int max_concurrent;                      /* 0: no limit */
     size_t max_body_bytes;
     int idle_timeout_s;
-    const char *const *keys; int n_keys;     /* none: everything is open */
+    const char *const *keys; int n_keys;     /* none, and no file: everything is open */
+    const char *key_file;                    /* further keys, with limits (http_keys.h), or NULL */
+    struct http_tls_opts tls;                /* none: plain HTTP */
     const char *const *origins; int n_origins;   /* CORS; "*" allows all; none: no CORS headers */
     bool request_id_headers;                 /* answer with X-Request-Id */
     const struct http_route *routes; int n_routes;   /* borrowed; the first match wins */
     void *ctx;                               /* of handlers */
-    struct log *log;                         /* borrowed, may be NULL: one line a request at info, event "http" */
+    struct log *log;                         /* borrowed, may be NULL */
+    struct log *access_log;                  /* borrowed, NULL: log; one line a request at info, event "http" */
 };
 
 /* Everything in o but routes, ctx and log is copied.  Listens when it returns. */
@@ -69,9 +79,20 @@ bool http_open(struct http **out, const struct http_opts *o, struct err *e);
 void http_close(struct http **h);
 int http_port(const struct http *h);
 
+/* Whether a file of keys or certificates is no longer the one that was read. */
+bool http_files_changed(const struct http *h);
+/* Reads them again: new requests meet the new keys, new connections the new certificates.  What cannot be used leaves the old in place; e says
+ * which. */
+bool http_reload(struct http *h, struct err *e);
+struct http_keys;
+/* NULL: there are none. */
+struct http_keys *http_keys_of(const struct http *h);
+
 struct http_stats {
     int64_t n_connections, n_active;         /* now; active: limited requests */
     uint64_t n_by_class[6];                  /* finished requests by first digit of the status, [0]: cut off before a status */
+    int64_t certificate_expires_s;           /* since 1970; 0: no TLS */
+    uint64_t n_lost_lines;                   /* of both logs */
 };
 void http_stats(const struct http *h, struct http_stats *out);
 
@@ -90,6 +111,14 @@ void http_unpark(struct http_exchange *x);
 /* The client hung up: whatever is replied, nobody reads it. */
 bool http_client_gone(struct http_exchange *x);
 int64_t http_age_us(const struct http_exchange *x);    /* since the request began */
+/* How long the request may take from its beginning: the smaller of server_us and what its X-Request-Timeout says; 0: no bound. */
+int64_t http_timeout_us(const struct http_exchange *x, int64_t server_us);
+/* It has X-Quire-Timings: 1. */
+bool http_wants_timings(const struct http_exchange *x);
+/* It prefers OpenMetrics. */
+bool http_wants_openmetrics(const struct http_exchange *x);
+/* What it used goes on its key's account. */
+void http_charge(struct http_exchange *x, int64_t prompt_tokens, int64_t generated_tokens);
 
 /* Takes body's memory (it is left empty). */
 void http_reply(struct http_exchange *x, int status, const char *content_type, struct buf *body);
@@ -104,7 +133,7 @@ struct http_pull {
     bool (*pull)(void *ctx, struct buf *out);     /* true: that was all */
     int (*status)(void *ctx);                     /* of a body, after pull was true */
     void (*close)(void *ctx);
-    void (*describe)(void *ctx, struct buf *out); /* for the access log: " key=value ..." */
+    void (*describe)(void *ctx, struct buf *out); /* for the access log: " key=value ...", values without spaces */
 };
 void http_reply_pull(struct http_exchange *x, const struct http_pull *p);
 /* Any thread, quick, never blocks; ctx is the exchange, so that it fits engine_notify. */

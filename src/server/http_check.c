@@ -3,6 +3,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include "base/clock.h"
+#include "server/http_header.h"
 #include "server/http_int.h"
 
 static const char *header(const struct http_exchange *x, const char *name)
@@ -36,29 +38,24 @@ static unsigned method_bit(const char *method)
     return strcmp(method, "POST") == 0 ? HTTP_POST : 0;
 }
 
-/* Equal in time that depends on the given text's length only, never on where it differs. */
-static bool same_key(const char *given, size_t n, const char *key)
+static bool has_key(struct http_exchange *x)
 {
-    size_t len = strlen(key);
-    unsigned diff = n != len;
-    for (size_t i = 0; i < n; i++)
-        diff |= (unsigned)(unsigned char)given[i] ^ (unsigned)(unsigned char)key[len ? i % len : 0];
-    return diff == 0;
-}
-
-static bool has_key(const struct http_exchange *x)
-{
-    const struct http_opts *o = &x->h->o;
-    if (o->n_keys == 0 || (x->route && x->route->flags & HTTP_OPEN))
+    if (!x->h->keys || (x->route && x->route->flags & HTTP_OPEN))
         return true;
     const char *auth = header(x, "Authorization");
     if (!auth || strncasecmp(auth, "Bearer ", 7) != 0)
         return false;
-    auth += 7;
-    bool ok = false;
-    for (int i = 0; i < o->n_keys; i++) /* all of them: which one fits must not show in the time either */
-        ok |= same_key(auth, strlen(auth), o->keys[i]);
-    return ok;
+    x->holder = http_keys_find(x->h->keys, auth + 7, strlen(auth + 7));
+    return x->holder != NULL;
+}
+
+/* What the headers say that is not decided on: an invalid traceparent counts as none. */
+void http_read_headers(struct http_exchange *x)
+{
+    const char *trace = header(x, "traceparent"), *timings = header(x, "X-Quire-Timings");
+    if (trace && !http_header_traceparent(trace, x->trace_id, x->span_id))
+        x->trace_id[0] = x->span_id[0] = 0;
+    x->wants_timings = timings && http_header_is_true(timings);
 }
 
 static bool is_json(const struct http_exchange *x)
@@ -150,9 +147,19 @@ bool http_check_headers(struct http_exchange *x)
         reject(x, 413, msg);
         return false;
     }
+    const char *timeout = header(x, "X-Request-Timeout");
+    if (timeout && !http_header_seconds(timeout, &x->timeout_us)) {
+        reject(x, 400, "X-Request-Timeout must be a number of seconds above 0, such as 30 or 2.5");
+        return false;
+    }
     if (!take_place(x)) {
         snprintf(msg, sizeof msg, "%d requests are in progress already; try again later", o->max_concurrent);
         reject(x, 429, msg);
+        return false;
+    }
+    struct api_error e;
+    if (x->limited && x->holder && !(x->entered = http_key_enter(x->holder, clock_now_us(), &e))) {
+        http_reply_error(x, &e);
         return false;
     }
     return true;

@@ -2,12 +2,14 @@
 #ifndef QUIRE_SERVER_HTTP_INT_H
 #define QUIRE_SERVER_HTTP_INT_H
 
+#include <gnutls/abstract.h>
 #include <microhttpd.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include "base/hash.h"
 #include "base/mpsc.h"
 #include "server/http.h"
+#include "server/http_keys.h"
 
 /* ---- one request ---- */
 
@@ -25,6 +27,11 @@ struct http_exchange {
     const struct http_route *route;       /* NULL: none fits */
     char method[16], *path;
     char id[136], client[64];
+    char trace_id[33], span_id[17];       /* of traceparent; "": none came */
+    int64_t timeout_us;                   /* of X-Request-Timeout; 0: none came */
+    bool wants_timings;
+    struct http_key *holder;              /* whose key it has; NULL: none is needed */
+    bool entered;                         /* counts against the holder's limits */
     int64_t start_us, first_us;           /* first_us: when the reply began */
     uint64_t key;                         /* in the watcher's map */
     int watched_fd;                       /* -1: not watched */
@@ -41,6 +48,7 @@ struct http_exchange {
     struct buf out; size_t out_pos;       /* reply body, or what was pulled and not sent */
     const char *content_type;
     char allow[32];
+    int retry_after_s;
     bool is_pull, pull_done;
     struct http_pull pull;
     int64_t n_sent;
@@ -67,6 +75,8 @@ void http_exchange_resume(struct http_exchange *x);
 struct http {
     struct http_opts o;
     char **strings; int n_strings;        /* copies that o points to */
+    struct http_keys *keys;               /* NULL: everything is open */
+    struct http_tls *tls;                 /* NULL: plain */
     struct MHD_Daemon *daemon;
     int listen_fd, port;
     atomic_bool stopping;
@@ -118,6 +128,25 @@ void http_run_handler(struct http_exchange *x);
 
 /* http_check.c: everything the headers decide.  False: a reply (an error, or that to OPTIONS) is in place. */
 bool http_check_headers(struct http_exchange *x);
+void http_read_headers(struct http_exchange *x);   /* those that need no decision */
 void http_add_cors(const struct http_exchange *x, struct MHD_Response *r);
+
+
+/* http_log.c: the access log. */
+void http_log_request(struct http_exchange *x, int status, bool complete, bool describe);
+
+/* http_tls.c */
+extern const char http_tls_priorities[];
+bool http_tls_open(struct http *h, struct err *e);      /* does nothing when no TLS is asked for */
+void http_tls_close(struct http *h);
+bool http_tls_changed(const struct http *h);
+bool http_tls_reload(struct http *h, struct err *e);
+int64_t http_tls_expires_s(struct http *h);             /* 0: no TLS */
+/* Around a connection; what begin puts into *socket_context goes to end. */
+void http_tls_begin(struct http *h, struct MHD_Connection *conn, void **socket_context);
+void http_tls_end(void *socket_context);
+/* For libmicrohttpd, which wants a certificate at its start, before there is any connection to give one to. */
+int http_tls_no_certificate(gnutls_session_t session, const gnutls_datum_t *ca, int n_ca, const gnutls_pk_algorithm_t *pk, int n_pk,
+                            gnutls_pcert_st **cert, unsigned *n_cert, gnutls_privkey_t *key);
 
 #endif

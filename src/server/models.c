@@ -111,10 +111,10 @@ static bool park(struct server_model *m, struct http_exchange *x, struct api_err
 /* Deadlines pass while waiting, too. */
 static void expire(struct server_models *ms)
 {
-    int64_t timeout = ms->o.api.request_timeout_us;
     for (int k = 0; k < ms->n; k++)
         for (size_t i = ms->models[k].n_parked; i-- > 0;) {
             const struct parked *p = &ms->models[k].parked[i];
+            int64_t timeout = http_timeout_us(p->x, ms->o.api.request_timeout_us);
             if (!p->granted && ((timeout > 0 && http_age_us(p->x) > timeout) || http_client_gone(p->x)))
                 unpark_at(&ms->models[k], i);
         }
@@ -411,6 +411,16 @@ void server_models_close(struct server_models **pms)
     mem_free(ms);
 }
 
+bool server_models_alive(struct server_models *ms, int64_t stall_us, struct err *why)
+{
+    bool ok = true;
+    pthread_mutex_lock(&ms->lock);
+    for (int i = 0; ok && i < ms->n; i++)
+        ok = !ms->models[i].eng || engine_alive(ms->models[i].eng, stall_us, why);
+    pthread_mutex_unlock(&ms->lock);
+    return ok;
+}
+
 bool server_models_is_one(const struct server_models *ms) { return ms->one; }
 
 /* ---- requests ---- */
@@ -448,7 +458,7 @@ static enum server_enter refuse_failed(const struct server_model *m, struct api_
 static enum server_enter enter(struct server_model *m, struct http_exchange *x, struct api_error *e)
 {
     struct server_models *ms = m->ms;
-    int64_t timeout = ms->o.api.request_timeout_us;
+    int64_t timeout = http_timeout_us(x, ms->o.api.request_timeout_us);
     bool failed = m->state == FAILED && clock_now_us() - m->failed_us < FAILED_US;
     if (take_grant(m, x))
         return SERVER_ENTERED;

@@ -44,6 +44,9 @@ void server_models_stop(struct server_models *ms);
 /* After every request has left. */
 void server_models_close(struct server_models **ms);
 
+/* engine_alive of every engine that is loaded. */
+bool server_models_alive(struct server_models *ms, int64_t stall_us, struct err *why);
+
 bool server_models_is_one(const struct server_models *ms);
 
 enum server_enter { SERVER_ENTERED, SERVER_PARKED, SERVER_REFUSED };

@@ -10,7 +10,7 @@ static const char JSON[] = "application/json";
 /* ---- generation ---- */
 
 /* A job keeps its model loaded. */
-struct generation { struct api_job *job; struct server_model *model; };
+struct generation { struct api_job *job; struct server_model *model; struct http_exchange *x; };
 
 static bool job_pull(void *ctx, struct buf *out) { return api_job_pull(((struct generation *)ctx)->job, out) == API_PULL_DONE; }
 static int job_status(void *ctx) { return api_job_status(((struct generation *)ctx)->job); }
@@ -18,6 +18,9 @@ static int job_status(void *ctx) { return api_job_status(((struct generation *)c
 static void job_close(void *ctx)
 {
     struct generation *g = ctx;
+    struct api_job_stats s;
+    api_job_stats(g->job, &s);
+    http_charge(g->x, s.n_prompt, s.n_completion);
     api_job_close(&g->job);
     server_model_leave(g->model);
     mem_free(g);
@@ -56,12 +59,15 @@ static void generate(struct server *s, struct http_exchange *x, enum api_endpoin
     if (!enter(s, x, &m))
         return;
     o.waited_us = server_models_is_one(s->models) ? 0 : http_age_us(x);
+    o.timeout_us = http_timeout_us(x, 0);
+    o.timings = http_wants_timings(x);
     g = mem_try_zalloc(1, sizeof *g);
     if (!g)
         api_fail(&e, ERR_NOMEM, NULL, "out of memory for the request");
     else if (api_job_open(&g->job, server_model_api(m), endpoint, body, len, &o, &e)) {
         bool stream = api_job_streams(g->job);
         g->model = m;
+        g->x = x;
         http_reply_pull(x, &(struct http_pull){.ctx = g, .stream = stream, .content_type = stream ? "text/event-stream; charset=utf-8" : JSON,
                                                .pull = job_pull, .status = job_status, .close = job_close, .describe = job_describe});
         return;
@@ -172,6 +178,13 @@ static void on_health(void *ctx, struct http_exchange *x)
 {
     struct server *s = ctx;
     struct buf empty;
+    struct api_error e;
+    struct err why;
+    if (!server_alive(s, &why)) {
+        api_fail_status(&e, 503, "%s", why.msg);
+        http_reply_error(x, &e);
+        return;
+    }
     buf_init(&empty, 0);
     http_reply(x, atomic_load(&s->draining) ? 503 : 200, NULL, &empty);
 }
@@ -247,6 +260,7 @@ void server_opts_default(struct server_opts *o)
         .api = {.use_generation_config = true},
         .http = {.host = "127.0.0.1", .port = 8000, .n_threads = 2, .n_workers = 2, .max_body_bytes = 32 << 20, .idle_timeout_s = 120,
                  .request_id_headers = true},
+        .stall_us = 120000000,
     };
 }
 
@@ -279,6 +293,9 @@ bool server_open(struct server **out, const struct server_opts *o, struct err *e
 }
 
 int server_port(const struct server *s) { return http_port(s->http); }
+bool server_alive(const struct server *s, struct err *why) { return server_models_alive(s->models, s->o.stall_us, why); }
+bool server_files_changed(const struct server *s) { return http_files_changed(s->http); }
+bool server_reload(struct server *s, struct err *e) { return http_reload(s->http, e); }
 
 void server_drain(struct server *s)
 {

@@ -19,6 +19,7 @@ struct server_opts {
     struct server_models_opts models;   /* n_models > 0: these instead of api.engine, each with api's other options */
     struct http_opts http;       /* routes, ctx and log are the server's own */
     bool metrics_public;         /* /metrics needs no key */
+    int64_t stall_us;            /* a step that takes longer makes /health say 503; 0: none does */
     bool metrics_vllm;           /* also export under vLLM's names */
 };
 /* 127.0.0.1:8000, 2 socket threads, 2 workers, 32 MiB bodies, 120 s idle, request ids on, generation_config used. */
@@ -27,6 +28,11 @@ void server_opts_default(struct server_opts *o);
 /* Listens when it returns.  api.engine is borrowed and must outlive it; engines of models are opened and closed as they are needed. */
 bool server_open(struct server **out, const struct server_opts *o, struct err *e);
 int server_port(const struct server *s);
+/* Whether a file of keys or certificates is not the one that was read any more; reading them again (http_reload). */
+bool server_files_changed(const struct server *s);
+bool server_reload(struct server *s, struct err *e);
+/* Whether every engine computes (engine_alive): what /health tells. */
+bool server_alive(const struct server *s, struct err *why);
 /* New generations are refused (503) and /health says 503, so that balancers look elsewhere; what runs goes on. */
 void server_drain(struct server *s);
 /* No generation is in progress or being sent. */

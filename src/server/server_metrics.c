@@ -6,6 +6,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 #include "base/mem.h"
+#include "server/http_keys.h"
 #include "server/server_int.h"
 
 /* One page: where it goes, and the labels that every engine metric carries. */
@@ -207,7 +208,66 @@ static void write_http(struct page *p, const struct server *s)
     for (int i = 0; i < 6; i++)
         buf_printf(p->out, "quire:http_requests_total{status=\"%s\"} %llu\n", classes[i], (unsigned long long)st.n_by_class[i]);
     plain(p, "quire:http_connections", "gauge", (double)st.n_connections, "Open connections.");
+    if (st.certificate_expires_s)
+        plain(p, "quire:tls_certificate_expiry_seconds", "gauge", (double)st.certificate_expires_s, "When the certificate expires, since 1970.");
+    plain(p, "quire:log_lines_lost_total", "counter", (double)st.n_lost_lines, "Log lines that could not be written.");
     plain(p, "quire:http_requests_active", "gauge", (double)st.n_active, "Generation requests in progress.");
+}
+
+/* ---- keys: by the holder's name, never the secret ---- */
+
+struct key_rows { struct http_key_view *v; char (*names)[80]; int n, cap; };
+
+static void note_key(void *ctx, const struct http_key_view *v)
+{
+    struct key_rows *r = ctx;
+    if (!r->v) {
+        r->cap++;
+        return;
+    }
+    if (r->n == r->cap)
+        return;
+    snprintf(r->names[r->n], sizeof r->names[0], "%s", v->name);
+    r->v[r->n++] = *v;
+}
+
+static void key_family(struct page *p, const struct key_rows *r, const char *name, const char *type, const char *help,
+                       double (*get)(const struct http_key_view *v))
+{
+    head(p, "quire:", name, type, help);
+    for (int i = 0; i < r->n; i++) {
+        buf_printf(p->out, "quire:%s{key=\"%s\"} ", name, r->names[i]);
+        number(p->out, get(&r->v[i]));
+    }
+}
+
+static double key_requests(const struct http_key_view *v) { return (double)v->n_requests; }
+static double key_refused(const struct http_key_view *v) { return (double)v->n_refused; }
+static double key_prompt(const struct http_key_view *v) { return (double)v->prompt_tokens; }
+static double key_generated(const struct http_key_view *v) { return (double)v->generated_tokens; }
+static double key_active(const struct http_key_view *v) { return (double)v->n_active; }
+
+static void write_keys(struct page *p, const struct server *s)
+{
+    struct http_keys *keys = http_keys_of(s->http);
+    struct key_rows r = {0};
+    if (!keys)
+        return;
+    http_keys_visit(keys, note_key, &r);
+    r.names = mem_try_zalloc((size_t)r.cap, sizeof *r.names);
+    r.v = r.names ? mem_try_zalloc((size_t)r.cap, sizeof *r.v) : NULL;
+    if (r.v) {
+        http_keys_visit(keys, note_key, &r);
+        key_family(p, &r, "api_key_requests_total", "counter", "Generation requests taken, by whose key they had.", key_requests);
+        key_family(p, &r, "api_key_refused_total", "counter", "Requests over a limit of the key.", key_refused);
+        key_family(p, &r, "api_key_prompt_tokens_total", "counter", "Prompt tokens of requests that ended.", key_prompt);
+        key_family(p, &r, "api_key_generation_tokens_total", "counter", "Tokens generated for requests that ended.", key_generated);
+        key_family(p, &r, "api_key_requests_active", "gauge", "Generation requests in progress.", key_active);
+    } else {
+        p->out->failed = true;
+    }
+    mem_free(r.v);
+    mem_free(r.names);
 }
 
 /* ---- pages of several models ---- */
@@ -311,5 +371,6 @@ void server_write_metrics(const struct server *s, struct buf *out)
         buf_free(&all.texts[i]);
     mem_free(all.texts);
     write_http(&p, s);
+    write_keys(&p, s);
     write_process(&p, s);
 }

@@ -180,9 +180,88 @@ static void threads_do_not_mix(void **state)
     assert_int_equal(n, 2000);
 }
 
+static void named_values(void **state)
+{
+    (void)state;
+    struct capture c;
+    const struct log_field fields[] = {{"id", "a\"b\n", false}, {"n", "12.5", true}, {"cut", "true", true}};
+    capture_open(&c);
+    struct log *lg = log_open(c.fd[1], LOG_INFO, LOG_JSON);
+    log_fields(lg, LOG_INFO, "http", fields, 3);
+    json_t *j = json_loads(capture_next(&c), 0, NULL);
+    assert_non_null(j);
+    assert_string_equal(json_string_value(json_object_get(j, "event")), "http");
+    assert_string_equal(json_string_value(json_object_get(j, "id")), "a\"b\n");
+    assert_true(json_real_value(json_object_get(j, "n")) == 12.5);
+    assert_true(json_is_true(json_object_get(j, "cut")));
+    json_decref(j);
+    log_fields(lg, LOG_DEBUG, "http", fields, 3);
+    assert_string_equal(capture_next(&c), "");
+    log_close(&lg);
+    lg = log_open(c.fd[1], LOG_INFO, LOG_TEXT);
+    log_fields(lg, LOG_INFO, "http", fields, 3);
+    assert_non_null(strstr(capture_next(&c), "Z info http id=a\"b\\n n=12.5 cut=true\n"));
+    log_close(&lg);
+    capture_close(&c);
+}
+
+static size_t read_all(const char *path, char *out, size_t cap)
+{
+    FILE *f = fopen(path, "r");
+    size_t n = f ? fread(out, 1, cap - 1, f) : 0;
+    out[n] = 0;
+    if (f)
+        fclose(f);
+    return n;
+}
+
+static void rotation(void **state)
+{
+    (void)state;
+    char dir[] = "/tmp/quire-test-log-XXXXXX", path[64], old[64], text[4096];
+    struct log *lg;
+    struct err e;
+    assert_non_null(mkdtemp(dir));
+    snprintf(path, sizeof path, "%s/a.log", dir);
+    snprintf(old, sizeof old, "%s/a.log.1", dir);
+    assert_true(log_open_file(&lg, path, LOG_INFO, LOG_TEXT, &e));
+    log_info(lg, "x", "first");
+    assert_int_equal(rename(path, old), 0);
+    log_info(lg, "x", "second");
+    assert_true(log_reopen(lg, &e));
+    log_info(lg, "x", "third");
+    read_all(old, text, sizeof text);
+    assert_true(strstr(text, "first") && strstr(text, "second") && !strstr(text, "third"));
+    read_all(path, text, sizeof text);
+    assert_true(strstr(text, "third") && !strstr(text, "second"));
+    unlink(path);
+    unlink(old);
+    rmdir(dir);
+    assert_false(log_reopen(lg, &e));        /* the folder is gone: what is open stays open */
+    log_info(lg, "x", "fourth");
+    assert_int_equal(log_n_lost(lg), 0);
+    log_close(&lg);
+    assert_false(log_open_file(&lg, path, LOG_INFO, LOG_TEXT, &e));
+    assert_non_null(strstr(e.msg, "a.log"));
+}
+
+static void full_disk(void **state)
+{
+    (void)state;
+    struct log *lg;
+    struct err e;
+    if (!log_open_file(&lg, "/dev/full", LOG_INFO, LOG_TEXT, &e))
+        skip();
+    for (int i = 0; i < 3; i++)
+        log_info(lg, "x", "nobody will read this");
+    assert_int_equal(log_n_lost(lg), 3);
+    log_close(&lg);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(named_values), cmocka_unit_test(rotation), cmocka_unit_test(full_disk),
         cmocka_unit_test(text_lines), cmocka_unit_test(json_lines), cmocka_unit_test(levels),
         cmocka_unit_test(long_lines_and_lost_ones), cmocka_unit_test(threads_do_not_mix),
     };

@@ -20,7 +20,7 @@ export async function serve(t, ...args) {
     let out = "";
     child.stdout.on("data", (d) => {
       out += d;
-      const m = out.match(/ at (http:\/\/\S+)/);
+      const m = out.match(/ at (https?:\/\/\S+)/);
       if (m) resolve(m[1]);
     });
     exited.then((how) => reject(new Error(`quire serve ended ${JSON.stringify(how)}: ${err}`)));

@@ -16,8 +16,10 @@
 #include <unistd.h>
 #include <arpa/inet.h>
 #include <cmocka.h>
+#include "base/clock.h"
 #include "base/json.h"
 #include "base/mem.h"
+#include "engine/engine_int.h"
 #include "server/server.h"
 
 static struct engine *eng;
@@ -237,6 +239,49 @@ static void keys_and_origins(void **state)
     server_close(&s);
 }
 
+static void impatient(struct server_opts *o) { o->stall_us = 1000000; }
+
+/* A device that has failed, and a step that does not end, as the engine's thread would leave them. */
+static void health_tells_a_dead_engine(void **state)
+{
+    (void)state;
+    struct server *s = open_server(impatient);
+    struct err why;
+    atomic_store(&eng->step_began_us, clock_now_us() - 5000000);
+    expect(s, 503, "Retry-After: ", "a step has been computing for 5 s", (struct call){.path = "/health"});
+    assert_false(server_alive(s, &why));
+    atomic_store(&eng->step_began_us, 0);
+    expect(s, 200, NULL, NULL, (struct call){.path = "/health"});
+    atomic_store(&eng->lost, true);
+    expect(s, 503, NULL, "the device has failed", (struct call){.path = "/ping"});
+    expect(s, 500, NULL, "the device has failed", (struct call){.path = "/v1/completions", .body = short_request});
+    atomic_store(&eng->lost, false);
+    expect(s, 200, NULL, NULL, (struct call){.path = "/v1/completions", .body = short_request});
+    assert_true(server_alive(s, &why));
+    server_close(&s);
+}
+
+/* Deadlines by header and by field; times that are told. */
+static void deadlines_and_timings(void **state)
+{
+    (void)state;
+    struct server *s = open_server(NULL);
+    expect(s, 504, NULL, "TimeoutError", (struct call){.path = "/v1/completions", .body = long_body, .headers = {"X-Request-Timeout: 0.02"}});
+    expect(s, 504, NULL, "TimeoutError", (struct call){.path = "/v1/completions", .body = "{\"prompt\":\"Once\",\"max_tokens\":1000,\"ignore_eos\":true,\"timeout\":0.02}"});
+    expect(s, 200, NULL, NULL, (struct call){.path = "/v1/completions", .body = short_request, .headers = {"X-Request-Timeout: 60"}});
+    expect(s, 400, NULL, "X-Request-Timeout must be", (struct call){.path = "/v1/completions", .body = short_request, .headers = {"X-Request-Timeout: soon"}});
+    expect(s, 400, NULL, "\"param\":\"timeout\"", (struct call){.path = "/v1/completions", .body = "{\"prompt\":\"a\",\"timeout\":0}"});
+    expect(s, 200, NULL, ",\"timings\":{\"queue_ms\":", (struct call){.path = "/v1/completions", .body = short_request, .headers = {"X-Quire-Timings: 1"}});
+    expect(s, 200, NULL, ",\"choices\":[],\"usage\":{", (struct call){.path = "/v1/completions", .body = "{\"prompt\":\"a\",\"stream\":true,\"max_tokens\":2,\"return_timings\":true}"});
+    expect(s, 200, NULL, "\"generated_tokens\":4,", (struct call){.path = "/v1/completions", .body = "{\"prompt\":[\"a\",\"b\"],\"ignore_eos\":true,\"max_tokens\":2,\"return_timings\":true}"});
+    struct reply r;
+    call(s, &(struct call){.path = "/v1/completions", .body = short_request}, &r);
+    assert_null(strstr(r.body.data, "timings"));
+    reply_free(&r);
+    wait_for_pages();
+    server_close(&s);
+}
+
 struct client { const struct server *s; int index; atomic_int *n_bad; };
 
 /* Streams, bodies, hang-ups in the middle of both, and errors, mixed. */
@@ -436,6 +481,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(routes_and_refusals),  cmocka_unit_test(keys_and_origins), cmocka_unit_test(many_clients_and_hang_ups),
+        cmocka_unit_test(health_tells_a_dead_engine), cmocka_unit_test(deadlines_and_timings),
         cmocka_unit_test(hang_up_while_waiting), cmocka_unit_test(reset_while_working), cmocka_unit_test(limits_and_drain), cmocka_unit_test(close_while_busy),
         cmocka_unit_test(drain_finishes_what_runs),
     };
