@@ -287,7 +287,7 @@ static void test_view(void **state)
 {
     (void)state;
     write_config("");
-    struct engine *eng = open_engine(1, 20, 64, true, "f32");
+    struct engine *eng = open_engine(1, 60, 64, true, "f32"); /* room for all three to run together */
     struct sample_params p;
     sample_params_default(&p);
     p.ignore_eos = true;
@@ -299,21 +299,23 @@ static void test_view(void **state)
     assert_true(engine_view_open(eng, &v, &e));
     assert_int_equal(v->n_steps, 0);
     assert_int_equal(v->n_kept, 0);
-    assert_int_equal(v->n_pages, 19);
+    assert_int_equal(v->n_pages, 59);
     engine_view_close(&v);
-    assert_true(engine_submit(eng, &q, NULL, NULL, &st, &e));
     int32_t most = 0;
-    for (bool over = false; !over;) {
-        struct engine_event ev;
-        engine_stream_wait(st, -1);
-        while (!over && engine_stream_next(st, &ev))
-            over = ev.type == ENGINE_EV_DONE || ev.type == ENGINE_EV_ERROR;
-        assert_true(engine_view_open(eng, &v, &e));
-        for (int32_t i = 0; i < v->n_pages; i++)
-            most = v->pages[i] > most ? v->pages[i] : most;
-        engine_view_close(&v);
+    for (int tries = 0; most < 4 && tries < 200; tries++) { /* a look may come after all is over: this thread runs when it is let */
+        assert_true(engine_submit(eng, &q, NULL, NULL, &st, &e));
+        for (bool over = false; !over;) {
+            struct engine_event ev;
+            engine_stream_wait(st, -1);
+            while (!over && engine_stream_next(st, &ev))
+                over = ev.type == ENGINE_EV_DONE || ev.type == ENGINE_EV_ERROR;
+            assert_true(engine_view_open(eng, &v, &e));
+            for (int32_t i = 0; i < v->n_pages; i++)
+                most = v->pages[i] > most ? v->pages[i] : most;
+            engine_view_close(&v);
+        }
+        engine_stream_close(&st);
     }
-    engine_stream_close(&st);
     assert_int_equal(most, 4); /* the prompt's full pages, held by all three */
     assert_true(engine_view_open(eng, &v, &e));
     assert_int_equal(v->n_kept, v->n_steps < ENGINE_STEPS_KEPT ? v->n_steps : ENGINE_STEPS_KEPT);
