@@ -18,6 +18,8 @@ struct serve {
     struct cli_engine_flags flags;
     const char *host, *chat_template, *generation_config, *key_file, *cert_file, *tls_key_file, *ca_file, *access_log_path;
     int32_t cert_reqs;
+    struct api_limits limits;
+    double model_idle_timeout;
     struct cli_list keys, names, origins, compat, models;
     struct cli_models several;
     int32_t max_loaded;
@@ -106,7 +108,7 @@ static bool open_engine(struct serve *s, const char *model, struct err *e)
 /* One model is loaded at once, with a name if it was given one; several when they are asked for. */
 static bool open_models(struct serve *s, const char *model, struct err *e)
 {
-    if (s->models.n > 1)
+    if (s->models.n > 1 || (s->models.n == 1 && s->model_idle_timeout > 0))
         return cli_models_open(&s->several, &s->models, s->max_loaded, &s->flags, &s->log, e);
     if (s->models.n == 1) {
         char *name = cli_model_name(s->models.items[0], &model);
@@ -151,6 +153,8 @@ static bool fill_server_opts(struct serve *s, struct server_opts *o, struct err 
         o->api.chat_template = s->template;
         o->api.chat_template_len = s->template_len;
     }
+    o->api.limits = s->limits;
+    o->models.idle_us = (int64_t)(s->model_idle_timeout * 1e6);
     o->metrics_public = s->metrics_public;
     o->stall_us = (int64_t)(s->stall_timeout * 1e6);
     o->http.host = s->host;
@@ -320,12 +324,17 @@ int cmd_serve(int argc, char **argv)
         {"served-model-name", 0, CLI_LIST, &s.names, "NAME", "what clients call the model; the first is reported", 0, 0},
         {"model", 0, CLI_LIST, &s.models, "NAME=MODEL", "several models, chosen by the request's model, loaded when asked for; NAME= alone: the built-in one", 0, 0},
         {"max-loaded-models", 0, CLI_INT, &s.max_loaded, "N", "of several, so many at once: unused ones are unloaded, least recently used first; 0: all", 0, 1024},
+        {"model-idle-timeout", 0, CLI_F64, &s.model_idle_timeout, "S", "with --model: one that nobody has used for so long is unloaded; 0: never", 0, 1e9},
         {"chat-template", 0, CLI_STR, &s.chat_template, "FILE", "Jinja template instead of the model's own", 0, 0},
         {"generation-config", 0, CLI_STR, &s.generation_config, "HOW", "auto: sampling defaults from generation_config.json; none: neutral ones", 0, 0},
         {"max-queue", 0, CLI_INT, &s.max_queue, "N", "waiting requests past which new ones get 429; 0: no bound", 0, INT32_MAX},
         {"max-concurrent-requests", 0, CLI_INT, &s.max_concurrent, "N", "requests in progress past which new ones get 429; 0: no bound", 0, INT32_MAX},
         {"max-connections", 0, CLI_INT, &s.max_connections, "N", "open connections; 0: as many as descriptors allow", 0, 1 << 20},
         {"max-body-bytes", 0, CLI_I64, &s.max_body_bytes, "N", "largest request body", 1, 1 << 30},
+        {"max-input-tokens", 0, CLI_INT, &s.limits.input_tokens, "N", "longest prompt; 0: what the context takes", 0, INT32_MAX},
+        {"max-n", 0, CLI_INT, &s.limits.n, "N", "most choices a request may ask for; 0: --max-num-seqs", 0, 65536},
+        {"max-best-of", 0, CLI_INT, &s.limits.best_of, "N", "largest best_of; 0: --max-num-seqs", 0, 65536},
+        {"max-stop-sequences", 0, CLI_INT, &s.limits.stop_sequences, "N", "most stop strings of a request; 0: 64", 0, 64},
         {"request-timeout", 0, CLI_F64, &s.request_timeout, "S", "seconds a request may take, waiting included; 0: no bound", 0, 1e9},
         {"drain-timeout", 0, CLI_F64, &s.drain_timeout, "S", "seconds that running requests have after SIGTERM", 0, 1e9},
         {"stall-timeout", 0, CLI_F64, &s.stall_timeout, "S", "a step of the engine that takes longer makes /health say 503 and systemd's watchdog bark; 0: none does", 0, 1e9},
@@ -350,7 +359,10 @@ int cmd_serve(int argc, char **argv)
     if (!done && s.models.n && n_args) {
         done = true;
         status = cli_usage_error(&cmd, "give MODEL or --model, not both");
-    } else if (!done && s.models.n > 1 && s.names.n) {
+    } else if (!done && s.model_idle_timeout > 0 && !s.models.n) {
+        done = true;
+        status = cli_usage_error(&cmd, "--model-idle-timeout goes with --model NAME=MODEL, which is loaded when it is asked for");
+    } else if (!done && s.names.n && (s.models.n > 1 || s.model_idle_timeout > 0)) {
         done = true;
         status = cli_usage_error(&cmd, "--served-model-name is for one model; write --model NAME=MODEL");
     }

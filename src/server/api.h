@@ -17,6 +17,9 @@
 struct api;
 struct api_job;
 
+/* What one request may ask for; 0: no limit but what the engine and memory set. */
+struct api_limits { int32_t input_tokens, n, best_of, stop_sequences; };
+
 struct api_opts {
     struct engine *engine;                       /* borrowed */
     const char *const *served_names; int n_served_names;   /* copied; none: the model's own name */
@@ -24,6 +27,7 @@ struct api_opts {
     bool use_generation_config;                  /* sampling defaults from generation_config.json */
     bool prompt_tokens_details;                  /* usage tells cached tokens */
     int64_t request_timeout_us;                  /* 0: none */
+    struct api_limits limits;
     struct log *log;                             /* borrowed, may be NULL */
 };
 

@@ -268,6 +268,18 @@ bool api_read_ids(struct arena *arena, const json_t *arr, const char *field, int
     return true;
 }
 
+/* What the operator allows. */
+static bool check_limits(const struct api_job *job, struct api_error *e)
+{
+    const struct api_limits *l = &job->api->opts.limits;
+    const struct { const char *field; int64_t value; int32_t most; } rows[] = {{"n", job->f.n, l->n}, {"best_of", job->f.best_of, l->best_of}};
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++)
+        if (rows[i].most > 0 && rows[i].value != API_UNSET && rows[i].value > rows[i].most)
+            return api_fail(e, ERR_INVALID, rows[i].field, "'%s' may be at most %d on this server, found %lld", rows[i].field, rows[i].most,
+                            (long long)rows[i].value);
+    return true;
+}
+
 static bool read_stop(struct api_job *job, struct api_error *e)
 {
     const json_t *stop = job->f.stop;
@@ -276,8 +288,9 @@ static bool read_stop(struct api_job *job, struct api_error *e)
     if (!json_is_string(stop) && !json_is_array(stop))
         return api_fail(e, ERR_INVALID, "stop", "'stop': expected string or array, found %s", json_type_name(stop));
     size_t n = json_is_array(stop) ? json_array_size(stop) : 1;
-    if (n > MAX_STOP)
-        return api_fail(e, ERR_INVALID, "stop", "'stop' may have at most %d strings, found %zu", MAX_STOP, n);
+    int32_t allowed = job->api->opts.limits.stop_sequences, most = allowed > 0 && allowed < MAX_STOP ? allowed : MAX_STOP;
+    if (n > (size_t)most)
+        return api_fail(e, ERR_INVALID, "stop", "'stop' may have at most %d strings, found %zu", most, n);
     job->stop = arena_try_alloc(job->arena, n, sizeof *job->stop);
     if (!job->stop)
         return no_memory(e);
@@ -466,7 +479,7 @@ bool api_params_build(struct api_job *job, struct api_error *e)
 {
     const struct api_fields *f = &job->f;
     struct gen_request *r = &job->request;
-    if (!set_params(job, e) || !check_params(job, e) || !read_stop(job, e))
+    if (!check_limits(job, e) || !set_params(job, e) || !check_params(job, e) || !read_stop(job, e))
         return false;
     gen_request_default(r);
     r->engine.kind = job->score_only ? ENGINE_SCORE : ENGINE_GENERATE;

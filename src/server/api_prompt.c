@@ -18,6 +18,9 @@ static bool check_context(struct api_job *job, struct api_prompt *p, struct api_
 {
     int64_t limit = job->api->info->max_model_len, n = p->n, want = job->max_tokens;
     const char *field = field_of(job);
+    int32_t most = job->api->opts.limits.input_tokens;
+    if (most > 0 && n > most)
+        return api_fail(e, ERR_TOO_LARGE, field, "your prompt has %lld tokens, and this server takes at most %d", (long long)n, most);
     if (n == 0)
         return api_fail(e, ERR_INVALID, field, "the prompt has no tokens");
     if (!job->max_tokens_given || want == 0) {

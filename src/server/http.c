@@ -399,6 +399,34 @@ static bool leave_to_worker(struct http_exchange *x)
     return busy;
 }
 
+const double http_duration_bounds[HTTP_DURATION_BUCKETS] = {.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60, 120, 300};
+
+static void count_request(const struct http_exchange *x, int class)
+{
+    const struct http *h = x->h;
+    struct http_route_counts *c = &h->counts[x->route ? x->route - h->o.routes : h->o.n_routes];
+    int64_t us = clock_now_us() - x->start_us;
+    int i = 0;
+    while (i < HTTP_DURATION_BUCKETS && (double)us > http_duration_bounds[i] * 1e6)
+        i++;
+    atomic_fetch_add_explicit(&c->n_by_class[class], 1, memory_order_relaxed);
+    atomic_fetch_add_explicit(&c->buckets[i], 1, memory_order_relaxed);
+    atomic_fetch_add_explicit(&c->sum_us, (unsigned long long)us, memory_order_relaxed);
+}
+
+int http_n_routes(const struct http *h) { return h->o.n_routes + 1; }
+
+void http_route_stats(const struct http *h, int i, struct http_route_stats *out)
+{
+    const struct http_route_counts *c = &h->counts[i];
+    *out = (struct http_route_stats){.path = i < h->o.n_routes ? h->o.routes[i].path : "other"};
+    for (int k = 0; k < 6; k++)
+        out->n_by_class[k] = atomic_load_explicit(&c->n_by_class[k], memory_order_relaxed);
+    for (int k = 0; k <= HTTP_DURATION_BUCKETS; k++)
+        out->buckets[k] = atomic_load_explicit(&c->buckets[k], memory_order_relaxed);
+    out->sum_s = (double)atomic_load_explicit(&c->sum_us, memory_order_relaxed) / 1e6;
+}
+
 static void on_completed(void *cls, struct MHD_Connection *conn, void **con_cls, enum MHD_RequestTerminationCode toe)
 {
     struct http *h = cls;
@@ -418,7 +446,7 @@ static void on_completed(void *cls, struct MHD_Connection *conn, void **con_cls,
         atomic_fetch_sub(&h->n_active, 1);
     if (x->entered)
         http_key_leave(x->holder);
-    atomic_fetch_add(&h->n_by_class[class >= 1 && class <= 5 ? class : 0], 1);
+    count_request(x, class >= 1 && class <= 5 ? class : 0);
     http_exchange_unref(x);
 }
 
@@ -569,6 +597,8 @@ bool http_open(struct http **out, const struct http_opts *o, struct err *e)
     h->o.keys = NULL; /* http_keys has them */
     h->o.access_log = o->access_log ? o->access_log : o->log;
     h->o.key_file = NULL;
+    h->counts = mem_try_zalloc((size_t)o->n_routes + 1, sizeof *h->counts);
+    ok = ok && (h->counts || err_set(e, ERR_NOMEM, "out of memory"));
     if (ok && (o->n_keys > 0 || o->key_file))
         ok = http_keys_open(&h->keys, o->keys, o->n_keys, o->key_file, e);
     if (!ok || !http_tls_open(h, e) || !listen_on(h, e) || !http_wake_open(h, e) || !http_watch_open(h, e) || !http_work_open(h, e) || !start_daemon(h, e)) {
@@ -609,6 +639,7 @@ void http_close(struct http **ph)
     for (int i = 0; i < h->n_strings; i++)
         mem_free(h->strings[i]);
     mem_free(h->strings);
+    mem_free(h->counts);
     mem_free(h);
 }
 
@@ -635,5 +666,11 @@ void http_stats(const struct http *h, struct http_stats *out)
     out->n_lost_lines = log_n_lost(h->o.access_log) + (h->o.log != h->o.access_log ? log_n_lost(h->o.log) : 0);
     out->certificate_expires_s = http_tls_expires_s((struct http *)h); /* its lock is not part of what const promises */
     for (int i = 0; i < 6; i++)
-        out->n_by_class[i] = atomic_load(&h->n_by_class[i]);
+        out->n_by_class[i] = 0;
+    struct http_route_stats r;
+    for (int i = 0; i < http_n_routes(h); i++) {
+        http_route_stats(h, i, &r);
+        for (int k = 0; k < 6; k++)
+            out->n_by_class[k] += r.n_by_class[k];
+    }
 }

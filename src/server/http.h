@@ -96,6 +96,17 @@ struct http_stats {
 };
 void http_stats(const struct http *h, struct http_stats *out);
 
+/* The requests of one route that are finished. */
+enum { HTTP_DURATION_BUCKETS = 17 };
+extern const double http_duration_bounds[HTTP_DURATION_BUCKETS];    /* seconds */
+struct http_route_stats {
+    const char *path;                        /* "other": of no route */
+    uint64_t n_by_class[6], buckets[HTTP_DURATION_BUCKETS + 1];     /* the last bucket has no bound */
+    double sum_s;
+};
+int http_n_routes(const struct http *h);     /* "other" included */
+void http_route_stats(const struct http *h, int i, struct http_route_stats *out);
+
 /* ---- for handlers ---- */
 
 const char *http_body(const struct http_exchange *x, size_t *len);   /* NUL-terminated */

@@ -72,6 +72,9 @@ void http_exchange_resume(struct http_exchange *x);
 
 /* ---- the server ---- */
 
+/* What became of a route's requests; the last one is of requests that fit no route. */
+struct http_route_counts { atomic_ullong n_by_class[6], buckets[HTTP_DURATION_BUCKETS + 1], sum_us; };
+
 struct http {
     struct http_opts o;
     char **strings; int n_strings;        /* copies that o points to */
@@ -81,7 +84,7 @@ struct http {
     int listen_fd, port;
     atomic_bool stopping;
     atomic_llong n_connections, n_active;
-    atomic_ullong n_by_class[6];
+    struct http_route_counts *counts;     /* [o.n_routes + 1] */
     pthread_mutex_t list_lock;
     struct http_exchange *exchanges;      /* all that libmicrohttpd knows of */
 

@@ -26,6 +26,7 @@ struct server_model {
     bool closing;                  /* takes no new requests until it has been unloaded */
     int refs;
     uint64_t used, queued;         /* by the models' clock */
+    int64_t used_us;               /* when it was loaded, or last left */
     struct parked *parked; size_t n_parked, cap_parked;
     struct err why; int64_t failed_us;
     int64_t created_s;
@@ -205,6 +206,7 @@ static void load(struct server_model *m)
     m->api = api;
     m->state = LOADED;
     m->used = ++ms->clock;
+    m->used_us = clock_now_us();
     m->max_model_len = engine_info(eng)->max_model_len;
     m->n_loads++;
     m->load_s += (double)(clock_now_us() - t0) / 1e6;
@@ -244,18 +246,33 @@ static void unload(struct server_model *m)
     }
 }
 
-/* With the lock held: until something happens, or a tick when parked requests have to be looked at. */
-static void nap(struct server_models *ms)
+/* Nobody has used it for long enough.  *next_us: when the next of the others will have been idle for so long. */
+static struct server_model *idle_model(const struct server_models *ms, int64_t *next_us)
 {
-    struct timespec until;
-    if (ms->n_parked == 0) {
+    int64_t now = clock_now_us();
+    *next_us = INT64_MAX;
+    for (int i = 0; ms->o.idle_us > 0 && i < ms->n; i++) {
+        struct server_model *m = &ms->models[i];
+        if (m->state != LOADED || m->refs > 0)
+            continue;
+        if (now - m->used_us >= ms->o.idle_us)
+            return m;
+        *next_us = m->used_us + ms->o.idle_us < *next_us ? m->used_us + ms->o.idle_us : *next_us;
+    }
+    return NULL;
+}
+
+/* With the lock held: until something happens, or until_us, or a tick when parked requests have to be looked at. */
+static void nap(struct server_models *ms, int64_t until_us)
+{
+    int64_t tick = clock_now_us() + TICK_MS * 1000;
+    if (ms->n_parked > 0 && tick < until_us)
+        until_us = tick;
+    if (until_us == INT64_MAX) {
         pthread_cond_wait(&ms->wake, &ms->lock);
         return;
     }
-    clock_gettime(CLOCK_MONOTONIC, &until);
-    until.tv_nsec += TICK_MS * 1000000L;
-    until.tv_sec += until.tv_nsec / 1000000000L;
-    until.tv_nsec %= 1000000000L;
+    struct timespec until = {.tv_sec = (time_t)(until_us / 1000000), .tv_nsec = (long)(until_us % 1000000) * 1000};
     pthread_cond_timedwait(&ms->wake, &ms->lock, &until);
 }
 
@@ -266,17 +283,20 @@ static void *loader_main(void *arg)
     while (!ms->stop) {
         expire(ms);
         forget_unwanted(ms);
+        int64_t next_us;
         struct server_model *m = ms->draining ? NULL : next_queued(ms), *v;
         if (m && ms->n_loaded < ms->max_loaded)
             load(m);
         else if (m && (v = victim(ms, true)) != NULL)
+            unload(v);
+        else if ((v = idle_model(ms, &next_us)) != NULL)
             unload(v);
         else {
             if (!m)
                 reopen(ms);
             else if ((v = victim(ms, false)) != NULL)
                 v->closing = true;
-            nap(ms);
+            nap(ms, next_us);
         }
     }
     pthread_mutex_unlock(&ms->lock);
@@ -517,6 +537,7 @@ void server_model_leave(struct server_model *m)
         return;
     pthread_mutex_lock(&ms->lock);
     m->used = ++ms->clock;
+    m->used_us = clock_now_us();
     if (--m->refs == 0)
         pthread_cond_signal(&ms->wake);
     pthread_mutex_unlock(&ms->lock);
@@ -533,6 +554,15 @@ struct server_model *server_models_peek(struct server_models *ms, const char *na
         found->refs += !ms->one;
     pthread_mutex_unlock(&ms->lock);
     return found;
+}
+
+int server_model_retry_after_s(const struct server_model *m)
+{
+    struct engine_metrics now;
+    engine_metrics(m->eng, &now);
+    double mean_s = now.inference_time.total ? now.inference_time.sum / (double)now.inference_time.total : 1;
+    double s = mean_s * (now.num_requests_waiting + 1) / engine_info(m->eng)->max_num_seqs;
+    return s < 1 ? 1 : s > 60 ? 60 : (int)(s + 0.999);
 }
 
 const struct api *server_model_api(const struct server_model *m) { return m->api; }

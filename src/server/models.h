@@ -30,6 +30,7 @@ struct server_models_opts {
     const struct server_model_opts *models;
     int n_models;                 /* the first is what requests that name none get */
     int max_loaded;               /* 0: all */
+    int64_t idle_us;              /* a model that nobody has used for so long is unloaded; 0: never */
     int32_t max_parked;           /* requests waiting for models past which new ones get 429; 0: no bound */
     struct api_opts api;          /* of all; engine and served names are set here */
 };
@@ -56,6 +57,9 @@ enum server_enter server_models_enter(struct server_models *ms, struct http_exch
 void server_model_leave(struct server_model *m);
 /* The model of that name if it is loaded now ("": the first that is), which nothing will load: NULL otherwise.  Leave it, too. */
 struct server_model *server_models_peek(struct server_models *ms, const char *name);
+/* About when one refused for want of room should try again: when the requests that wait will have begun, by the mean time of those that
+ * ended; 1 to 60. */
+int server_model_retry_after_s(const struct server_model *m);
 const struct api *server_model_api(const struct server_model *m);
 struct engine *server_model_engine(const struct server_model *m);
 

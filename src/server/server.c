@@ -73,6 +73,8 @@ static void generate(struct server *s, struct http_exchange *x, enum api_endpoin
         return;
     }
     mem_free(g);
+    if (e.status == 429 && e.retry_after_s == 0)
+        e.retry_after_s = server_model_retry_after_s(m);
     server_model_leave(m);
     http_reply_error(x, &e);
 }
@@ -211,10 +213,17 @@ static void on_load(void *ctx, struct http_exchange *x)
 
 static void on_metrics(void *ctx, struct http_exchange *x)
 {
-    struct buf out;
-    buf_init(&out, 0);
-    server_write_metrics(ctx, &out);
-    http_reply(x, 200, "text/plain; version=0.0.4; charset=utf-8", &out);
+    struct buf page, open;
+    buf_init(&page, 0);
+    buf_init(&open, 0);
+    server_write_metrics(ctx, &page);
+    if (page.data && !page.failed && http_wants_openmetrics(x)) {
+        server_write_openmetrics(page.data, &open);
+        http_reply(x, 200, "application/openmetrics-text; version=1.0.0; charset=utf-8", &open);
+    } else {
+        http_reply(x, 200, "text/plain; version=0.0.4; charset=utf-8", &page);
+    }
+    buf_free(&page);
 }
 
 static void on_reset_prefix_cache(void *ctx, struct http_exchange *x)

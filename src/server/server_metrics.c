@@ -199,6 +199,28 @@ static void write_process(struct page *p, const struct server *s)
     plain(p, "process_max_fds", "gauge", (double)rl.rlim_cur, "Descriptors allowed.");
 }
 
+/* A route that nobody has asked for yet has no samples. */
+static void write_route(struct page *p, const struct http *h, int i)
+{
+    static const char name[] = "quire:http_request_duration_seconds";
+    struct http_route_stats r;
+    uint64_t below = 0;
+    http_route_stats(h, i, &r);
+    for (int k = 0; k <= HTTP_DURATION_BUCKETS; k++)
+        below += r.buckets[k];
+    if (below == 0)
+        return;
+    below = 0;
+    for (int k = 0; k < HTTP_DURATION_BUCKETS; k++) {
+        below += r.buckets[k];
+        buf_printf(p->out, "%s_bucket{handler=\"%s\",le=\"%.10g\"} %llu\n", name, r.path, http_duration_bounds[k], (unsigned long long)below);
+    }
+    below += r.buckets[HTTP_DURATION_BUCKETS];
+    buf_printf(p->out, "%s_bucket{handler=\"%s\",le=\"+Inf\"} %llu\n%s_sum{handler=\"%s\"} ", name, r.path, (unsigned long long)below, name, r.path);
+    number(p->out, r.sum_s);
+    buf_printf(p->out, "%s_count{handler=\"%s\"} %llu\n", name, r.path, (unsigned long long)below);
+}
+
 static void write_http(struct page *p, const struct server *s)
 {
     static const char *const classes[] = {"cut", "1xx", "2xx", "3xx", "4xx", "5xx"};
@@ -208,6 +230,9 @@ static void write_http(struct page *p, const struct server *s)
     for (int i = 0; i < 6; i++)
         buf_printf(p->out, "quire:http_requests_total{status=\"%s\"} %llu\n", classes[i], (unsigned long long)st.n_by_class[i]);
     plain(p, "quire:http_connections", "gauge", (double)st.n_connections, "Open connections.");
+    head(p, "quire:", "http_request_duration_seconds", "histogram", "From a request's headers to the end of its answer, by route.");
+    for (int i = 0; i < http_n_routes(s->http); i++)
+        write_route(p, s->http, i);
     if (st.certificate_expires_s)
         plain(p, "quire:tls_certificate_expiry_seconds", "gauge", (double)st.certificate_expires_s, "When the certificate expires, since 1970.");
     plain(p, "quire:log_lines_lost_total", "counter", (double)st.n_lost_lines, "Log lines that could not be written.");

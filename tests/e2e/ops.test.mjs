@@ -210,3 +210,99 @@ while True: print(s.recv(4096).decode().replace("\\n", " "), flush=True)`, socke
   await server.close();
   await until(() => /STOPPING=1/.test(said), "stop", 5);
 });
+
+/** A page of OpenMetrics 1.0, checked line by line; the samples' names. */
+function readOpenMetrics(page) {
+  assert.ok(page.endsWith("\n# EOF\n"));
+  const names = new Set(), families = new Map(), series = new Set();
+  let family;
+  for (const line of page.slice(0, -"# EOF\n".length).trimEnd().split("\n")) {
+    const type = line.match(/^# TYPE ([a-zA-Z_:][a-zA-Z0-9_:]*) (counter|gauge|histogram|unknown)$/);
+    if (type) {
+      assert.ok(!families.has(type[1]), `family twice: ${line}`);
+      families.set((family = type[1]), type[2]);
+      continue;
+    }
+    if (line.startsWith("# HELP ")) {
+      assert.equal(line.split(" ")[2], family);
+      continue;
+    }
+    const sample = line.match(/^([a-zA-Z_:][a-zA-Z0-9_:]*)(?:\{((?:[a-zA-Z_]\w*="(?:[^"\\\n]|\\.)*",?)*)\})? (-?\d+(?:\.\d+)?(?:e[+-]?\d+)?)$/);
+    assert.ok(sample, `not a sample: ${line}`);
+    const [, name, labels = ""] = sample, suffix = name.slice(family.length);
+    assert.ok(name.startsWith(family), `${name} is not below ${family}`);
+    assert.ok({ counter: ["_total"], gauge: [""], unknown: [""], histogram: ["_bucket", "_sum", "_count"] }[families.get(family)].includes(suffix), `${line} in ${families.get(family)} ${family}`);
+    if (suffix === "_bucket") assert.match(labels, /le="(\d+\.\d+|\d+(\.\d+)?e[+-]\d+|\+Inf)"/, line);
+    assert.ok(!series.has(name + labels), `twice: ${line}`);
+    series.add(name + labels);
+    names.add(name);
+  }
+  return names;
+}
+
+test("OpenMetrics when it is preferred; every metric of the Grafana dashboard is there", async (t) => {
+  use("first");
+  const keys = file("keys");
+  fs.writeFileSync(keys, "sk-alice-0001 name=alice\n");
+  const server = await serve(t, "--model", "a=", "--model", "b=", "--num-kv-blocks", "200", "--api-key-file", keys, "--metrics-public", "--metrics-compat", "vllm", ...tlsFlags());
+  assert.equal((await ask(server.url, "/v1/completions", { body: { prompt: "Once", max_tokens: 2 }, headers: { Authorization: "Bearer sk-alice-0001" } })).status, 200);
+  const plain = await ask(server.url, "/metrics");
+  assert.match(plain.headers["content-type"], /^text\/plain; version=0\.0\.4/);
+  const open = await ask(server.url, "/metrics", { headers: { Accept: "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.3" } });
+  assert.match(open.headers["content-type"], /^application\/openmetrics-text; version=1\.0\.0/);
+  const names = readOpenMetrics(open.text);
+  const samples = (page) => page.split("\n").filter((l) => l && !l.startsWith("#")).map((l) => l.split(/[{ ]/)[0]);
+  assert.deepEqual([...names].sort(), [...new Set(samples(plain.text))].sort());
+
+  const dashboard = JSON.parse(fs.readFileSync(path.resolve(import.meta.dirname, "../../packaging/grafana/quire.json"), "utf8"));
+  const wanted = new Set(JSON.stringify(dashboard).match(/(?<![A-Za-z_])(quire:[a-z0-9_]+|process_[a-z_]+)/g));
+  assert.ok(wanted.size > 40);
+  for (const name of wanted) assert.ok(names.has(name), `the dashboard names ${name}, which is not exported`);
+  // vLLM's core metrics, old names and new (INTERFACES 3.1).
+  for (const name of ["num_requests_running", "num_requests_waiting", "gpu_cache_usage_perc", "kv_cache_usage_perc", "gpu_prefix_cache_queries_total", "gpu_prefix_cache_hits_total",
+    "prefix_cache_queries_total", "prefix_cache_hits_total", "num_preemptions_total", "prompt_tokens_total", "generation_tokens_total", "request_success_total", "request_prompt_tokens_bucket",
+    "request_generation_tokens_bucket", "request_max_num_generation_tokens_bucket", "request_params_max_tokens_bucket", "request_params_n_bucket", "iteration_tokens_total_bucket",
+    "time_to_first_token_seconds_bucket", "inter_token_latency_seconds_bucket", "time_per_output_token_seconds_bucket", "request_time_per_output_token_seconds_bucket", "e2e_request_latency_seconds_bucket",
+    "request_queue_time_seconds_bucket", "request_inference_time_seconds_bucket", "request_prefill_time_seconds_bucket", "request_decode_time_seconds_bucket", "cache_config_info"])
+    assert.ok(names.has("vllm:" + name), name);
+  await server.close();
+});
+
+test("limits of a request: each a 400 that names the field", async (t) => {
+  const server = await serve(t, "--max-input-tokens", "10", "--max-n", "2", "--max-best-of", "3", "--max-stop-sequences", "2", "--max-logprobs", "4", "--max-body-bytes", "4k");
+  const cases = [
+    [{ prompt: "one two three four five six seven eight nine ten eleven twelve" }, "prompt", /at most 10/],
+    [{ prompt: Array(11).fill(5) }, "prompt", /11 tokens, and this server takes at most 10/],
+    [{ prompt: "a", n: 3 }, "n", /at most 2/],
+    [{ prompt: "a", best_of: 4 }, "best_of", /at most 3/],
+    [{ prompt: "a", stop: ["a", "b", "c"] }, "stop", /at most 2/],
+    [{ prompt: "a", logprobs: 5 }, "logprobs", /4/],
+  ];
+  for (const [body, param, says] of cases) {
+    const r = await server.post("/v1/completions", { max_tokens: 2, ...body });
+    const { error } = await r.json();
+    assert.deepEqual([r.status, error.param, error.code], [400, param, 400], JSON.stringify(error));
+    assert.match(error.message, says);
+  }
+  const chat = await server.post("/v1/chat/completions", { messages: [{ role: "user", content: "one two three four five six seven eight" }] });
+  assert.equal((await chat.json()).error.param, "messages");
+  assert.equal((await server.post("/v1/completions", { prompt: "x".repeat(5000) })).status, 413);
+  assert.equal((await server.post("/v1/completions", { prompt: "a", n: 2, best_of: 3, stop: ["q", "z"], logprobs: 4, max_tokens: 2 })).status, 200);
+  await server.close();
+});
+
+test("a model that nobody uses is unloaded, and comes back", async (t) => {
+  const server = await serve(t, "--model", "a=", "--model-idle-timeout", "0.5", "--num-kv-blocks", "200");
+  const state = async () => (await (await fetch(server.url + "/v1/models")).json()).data[0].state;
+  const complete = async () => (await (await server.post("/v1/completions", { model: "a", prompt: "Once", max_tokens: 20, temperature: 0 })).json()).choices[0].text;
+  assert.equal(await state(), "unloaded");
+  const first = await complete();
+  assert.equal(await state(), "loaded");
+  const long = server.post("/v1/completions", { prompt: "Once", max_tokens: 1000, ignore_eos: true, n: 16 }).then((r) => r.status);
+  await until(async () => (await state()) === "unloaded", "unloaded", 30);
+  assert.equal(await long, 200);                                       // in use it was not idle
+  assert.equal(await complete(), first);
+  assert.equal(await server.metric("model_loads_total"), 2);
+  await server.close();
+  await assert.rejects(serve(t, "--model-idle-timeout", "5"), /--model-idle-timeout goes with --model/);
+});
