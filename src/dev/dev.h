@@ -235,15 +235,18 @@ void dev_for(struct dev *d, int64_t n, void (*fn)(void *ctx, int64_t i, int memb
 struct dev_math {
     int32_t (*argmax)(const float *x, int32_t n);            /* lowest index among equals; NaN never wins; n >= 1 */
     float (*max)(const float *x, int32_t n);                 /* -inf for none or all NaN */
-    double (*sum_exp)(const float *x, int32_t n, float max); /* sum of exp(x - max), fixed order; exp(-inf) = 0 */
     /* Indices (ascending) of x >= threshold: stores the first cap, returns how many there are. */
     int32_t (*above)(const float *x, int32_t n, float threshold, int32_t *idx, int32_t cap);
-    /* The same sum of those x >= floor only; raising the floor never raises it. */
-    double (*sum_exp_above)(const float *x, int32_t n, float max, float floor);
     /* Indices (ascending) of lo <= x < hi: stores the first cap, returns how many there are. */
     int32_t (*between)(const float *x, int32_t n, float lo, float hi, int32_t *idx, int32_t cap);
-    void (*exps)(float *out, const float *x, float max, int32_t n);   /* out = exp(x - max), as sum_exp adds them; out may be x */
-    void (*divide)(float *out, const float *x, float by, int32_t n);  /* out = x / by, each rounded once; out may be x */
+    /* out = exp((x - max) * scale) where x >= floor, else 0 (and 0 below exp(-87.3) and for NaN); returns their sum in a fixed order.
+     * max is x's, scale > 0.  exp is within 1 ulp of its argument's.  out may be x, or NULL when only the sum is wanted. */
+    double (*weights)(float *out, const float *x, float max, float scale, float floor, int32_t n);
+    /* The sum, in a fixed order, of w[i] >= 0 where key[i] >= floor; raising the floor never raises it. */
+    double (*sum_above)(const float *key, const float *w, float floor, int32_t n);
+    double (*moment)(const float *x, const float *w, float max, int32_t n);   /* the sum of w * (x - max) where w > 0 */
+    /* out = -|x - to| where w > 0, else -inf; out may be x or w. */
+    void (*nearness)(float *out, const float *x, const float *w, float to, int32_t n);
     /* out[i] = x[i] where bit i % 32 of bits[i / 32] is set, else -inf; out may be x.  bits: ceil(n / 32) words. */
     void (*mask)(float *out, const float *x, const uint32_t *bits, int32_t n);
 };

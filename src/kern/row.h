@@ -2,8 +2,8 @@
  *
  * One thread, no state.  Every function gives the same bits on every instruction set: sums run in 64
  * lanes (element i goes to lane i mod 64, ascending; then lane i += lane i + 32, 16, 8, 4, 2, 1),
- * multiplication and addition are rounded separately, and nothing is fused.  So the scalar set is not
- * only a reference but an equal.  Pointers need no alignment; rows may have any length >= 0. */
+ * and multiplication and addition are rounded separately, but for the exponential, which is fused everywhere alike.  So the
+ * scalar set is not only a reference but an equal.  Pointers need no alignment; rows may have any length >= 0. */
 #ifndef QUIRE_KERN_ROW_H
 #define QUIRE_KERN_ROW_H
 
@@ -25,12 +25,12 @@ struct kern_row {
     /* As struct dev_math says. */
     int32_t (*argmax)(const float *x, int32_t n);
     float (*max)(const float *x, int32_t n);
-    double (*sum_exp)(const float *x, int32_t n, float max);
     int32_t (*above)(const float *x, int32_t n, float threshold, int32_t *idx, int32_t cap);
-    double (*sum_exp_above)(const float *x, int32_t n, float max, float floor);
     int32_t (*between)(const float *x, int32_t n, float lo, float hi, int32_t *idx, int32_t cap);
-    void (*exps)(float *out, const float *x, float max, int32_t n);
-    void (*divide)(float *out, const float *x, float by, int32_t n);
+    double (*weights)(float *out, const float *x, float max, float scale, float floor, int32_t n);
+    double (*sum_above)(const float *key, const float *w, float floor, int32_t n);
+    double (*moment)(const float *x, const float *w, float max, int32_t n);
+    void (*nearness)(float *out, const float *x, const float *w, float to, int32_t n);
     void (*mask)(float *out, const float *x, const uint32_t *bits, int32_t n);
 };
 

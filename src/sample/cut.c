@@ -1,126 +1,173 @@
 /* Truncation of a whole row by threshold: which tokens stay is one value (and one id among those that equal it), found by
  * bisection with the device's row math, so nothing is sorted and no list of candidates is made. */
+#include <float.h>
 #include <math.h>
 #include <string.h>
 #include "sample/sample_int.h"
 
-enum { SAMPLE = 2048, BLOCK = SAMPLE_CUT_BLOCK };
-static const float DEEPEST = 88.0f;     /* exp(-DEEPEST) is 0 to sum_exp */
-static const double MARGIN = 0.03;      /* of the mass: three standard errors of a sample's quantile */
+enum { SAMPLE = SAMPLE_CUT_SAMPLE, BLOCK = SAMPLE_CUT_BLOCK, RUN = 16 /* a line of memory */ };
 
-/* The floors that hold target of v's mass (plus base) lie in [lo, hi): mass(lo) >= target > mass(hi). */
+/* Keys and what each weighs; w NULL: all weigh 1. */
+struct row { const float *key, *w; int32_t n; };
+
+/* The floors that hold the target (base, what lies above, included) are in [lo, hi): mass(lo) >= target > mass(hi). */
 struct bracket { float lo, hi; double base; };
 
-/* Halves the bracket until it is narrower than `width` or holds one value; base stays as it is. */
-static struct bracket narrow(const struct dev_math *m, const float *v, int32_t n, float max, double target, struct bracket b, float width)
+static double mass(const struct dev_math *m, const struct row *r, float floor)
 {
-    float hi = b.hi, lo = b.lo;
-    while (hi - lo > width) {
-        float mid = lo + (hi - lo) / 2;
-        if (!(mid > lo && mid < hi))
-            break;
-        if (b.base + m->sum_exp_above(v, n, max, mid) >= target)
-            lo = mid;
-        else
-            hi = mid;
+    return r->w ? m->sum_above(r->key, r->w, floor, r->n) : m->above(r->key, r->n, floor, NULL, 0);
+}
+
+/* Moves an end of the bracket to floor; base is of the mass that `in` does not hold. */
+static void move(const struct dev_math *m, const struct row *r, double base, double target, float floor, struct bracket *b)
+{
+    double here = base + mass(m, r, floor);
+    if (here >= target)
+        b->lo = floor;
+    else
+        *b = (struct bracket){b->lo, floor, here};
+}
+
+/* A value inside the bracket; false when there is none. */
+static bool middle(const struct bracket *b, float *mid)
+{
+    *mid = b->lo + (b->hi - b->lo) / 2;
+    return *mid > b->lo && *mid < b->hi;
+}
+
+/* Halves the bracket until it is no wider than `width` or holds one value. */
+static void narrow(const struct dev_math *m, const struct row *r, double base, double target, float width, struct bracket *b)
+{
+    float mid;
+    while (b->hi - b->lo > width && middle(b, &mid))
+        move(m, r, base, target, mid, b);
+}
+
+/* The first bracket of a wide row: where a sample, evenly spaced lines, says that the mass is reached, checked on the row itself. */
+static void guess(const struct dev_math *m, struct scratch *sc, const struct row *r, double part, double target, struct bracket *b)
+{
+    struct row few = {sc->sample, r->w ? sc->sample + SAMPLE : NULL, SAMPLE};
+    int32_t stride = r->n / (SAMPLE / RUN);
+    for (int32_t i = 0; i < SAMPLE; i += RUN) {
+        int64_t from = (int64_t)(i / RUN) * stride;
+        memcpy(sc->sample + i, r->key + from, RUN * sizeof(float));
+        if (r->w)
+            memcpy(sc->sample + SAMPLE + i, r->w + from, RUN * sizeof(float));
     }
-    return (struct bracket){lo, hi, b.base};
+    float max = m->max(few.key, SAMPLE), least = b->lo;
+    double total = mass(m, &few, -INFINITY), margin = 2.5 * sqrt(part * (1 - part) / SAMPLE) + 2.0 / SAMPLE;   /* of a sample's quantile */
+    for (float depth = 1; b->lo == -INFINITY && depth < 1e4f && !(mass(m, &few, least = max - depth) >= (part + margin) * total);)
+        depth *= 4;
+    for (int side = -1; side <= 1; side += 2) {
+        double want = part + side * margin;
+        struct bracket in = {least, b->hi, 0};
+        if (want <= 0 || want >= 1 || !(least >= -FLT_MAX))
+            continue;
+        narrow(m, &few, 0, want * total, (in.hi - in.lo) / 4096, &in);
+        float floor = side < 0 ? in.hi : in.lo;
+        if (floor > b->lo && floor < b->hi)
+            move(m, r, 0, target, floor, b);
+    }
 }
 
-/* A floor of the row that is likely to hold about that part of its mass, from a sample of it. */
-static float guess(const struct dev_math *m, const float *sample, float max, double part, struct bracket all)
+/* Raises lo from -inf to a floor that holds the target, if a finite one does. */
+static void raise_floor(const struct dev_math *m, const struct row *r, double target, struct bracket *b)
 {
-    double total = m->sum_exp_above(sample, SAMPLE, max, all.lo);
-    if (part <= 0)
-        return all.hi;
-    if (part >= 1)
-        return all.lo;
-    return narrow(m, sample, SAMPLE, max, part * total, all, 1e-4f).lo;
+    float top = b->hi;
+    for (float depth = 1; b->lo == -INFINITY && depth < FLT_MAX / 8; depth *= 8)
+        if (top - depth < b->hi)
+            move(m, r, 0, target, top - depth, b);
 }
 
-/* Keeps the values of v inside the bracket, moving them to the front of out (which may be v); returns how many. */
-static int32_t take_inside(const struct dev_math *m, const float *v, int32_t n, const struct bracket *b, int32_t *ids, float *out)
+/* Copies what of the row lies inside the bracket to the scratch of cuts (which may be the row itself: in); -1 when it is more than cap. */
+static int32_t take_inside(const struct dev_math *m, struct scratch *sc, const struct row *r, const struct bracket *b, int32_t cap)
 {
-    int32_t k = m->between(v, n, b->lo, b->hi, ids, n);
-    for (int32_t i = 0; i < k; i++)
-        out[i] = v[ids[i]];
+    int32_t k = m->between(r->key, r->n, b->lo, b->hi, sc->ids, cap);
+    bool again = r->key == sc->cut_keys;
+    if (k > cap)
+        return -1;
+    for (int32_t i = 0; i < k; i++) {
+        sc->cut_keys[i] = r->key[sc->ids[i]];
+        sc->cut_ids[i] = again ? sc->cut_ids[sc->ids[i]] : sc->ids[i];
+    }
+    for (int32_t i = 0; r->w && i < k; i++)
+        sc->cut_weights[i] = r->w[sc->ids[i]];
     return k;
 }
 
-/* The first bracket of a wide row: where a sample says that the mass is reached, checked on the row itself. */
-static struct bracket first_bracket(const struct sampler *s, struct scratch *sc, const float *y, float max, double part, double target,
-                                    struct bracket all)
+/* Of the tokens in the bracket with this key, those that the mass still needs, lowest id first: the id of the last. */
+static int32_t last_tie(const struct scratch *sc, const struct row *in, float key, double missing)
 {
-    const struct dev_math *m = s->math;
-    int32_t stride = s->vocab / SAMPLE;
-    for (int32_t i = 0; i < SAMPLE; i++)
-        sc->values[i] = y[(int64_t)i * stride];
-    float floors[] = {guess(m, sc->values, max, part - MARGIN, all), guess(m, sc->values, max, part + MARGIN, all)};
-    for (int i = 0; i < 2; i++) {
-        if (!(floors[i] > all.lo && floors[i] < all.hi))
+    int32_t last = INT32_MAX;
+    double sum = 0;
+    for (int32_t i = 0; i < in->n && (last == INT32_MAX || sum < missing); i++) {
+        if (in->key[i] != key)
             continue;
-        double mass = m->sum_exp_above(y, s->vocab, max, floors[i]);
-        if (mass >= target) {
-            all.lo = floors[i];
-        } else {
-            all.hi = floors[i];
-            all.base = mass;
-        }
+        last = sc->cut_ids[i];
+        sum += in->w ? (double)in->w[i] : 1;
     }
-    return all;
+    return last;
 }
 
-/* Of the n_ties tokens whose logit is exactly floor, those that the mass still needs, lowest id first: the id of the last. */
-static int32_t last_tie(const struct sampler *s, struct scratch *sc, const float *y, float max, float floor, double missing)
-{
-    float above = nextafterf(floor, INFINITY), weight;
-    int32_t n = s->math->between(y, s->vocab, floor, above, sc->ids, s->vocab), k = 1;
-    if (n == 0)
-        return INT32_MAX;
-    s->math->exps(&weight, &floor, max, 1);
-    while (k < n && k * (double)weight < missing)
-        k++;
-    return sc->ids[k - 1];
-}
-
-struct sample_cut sample_cut_mass(const struct sampler *s, struct scratch *sc, const float *y, float max, float floor, double part)
+struct sample_cut sample_cut_mass(const struct sampler *s, struct scratch *sc, const float *key, const float *w, float max, float floor,
+                                  double total, double part)
 {
     enum { ROUNDS = 5 };
     const struct dev_math *m = s->math;
-    float deepest = max - DEEPEST;
-    struct bracket b = {floor > deepest ? floor : deepest, nextafterf(max, INFINITY), 0};
-    double target = part * m->sum_exp_above(y, s->vocab, max, b.lo);
+    struct row all = {key, w, s->vocab}, in;
+    struct bracket b = {floor, nextafterf(max, INFINITY), 0};
+    double target = part * total;
     if (s->vocab >= 4 * SAMPLE)
-        b = first_bracket(s, sc, y, max, part, target, b);
-    int32_t n = take_inside(m, y, s->vocab, &b, sc->ids, sc->values);
-    while (n > 1 && nextafterf(b.lo, INFINITY) < b.hi) {
-        /* A few halvings, then what lies outside is dropped and what lies above goes to the base. */
-        struct bracket in = narrow(m, sc->values, n, max, target, b, (b.hi - b.lo) / (1 << ROUNDS));
-        double base = b.base + m->sum_exp_above(sc->values, n, max, in.hi);
-        if (in.lo == b.lo && in.hi == b.hi)
-            break;
-        b = (struct bracket){in.lo, in.hi, base};
-        n = take_inside(m, sc->values, n, &b, sc->ids, sc->values);
+        guess(m, sc, &all, part, target, &b);
+    raise_floor(m, &all, target, &b);
+    int32_t n;
+    float mid;
+    while ((n = take_inside(m, sc, &all, &b, s->vocab / 8)) < 0 && b.lo > -INFINITY && middle(&b, &mid))
+        move(m, &all, 0, target, mid, &b);
+    if (n < 0)
+        n = take_inside(m, sc, &all, &b, s->vocab);
+    in = (struct row){sc->cut_keys, w ? sc->cut_weights : NULL, n};
+    while (in.n > 1 && middle(&b, &mid)) {
+        /* A few halvings, then what lies outside is dropped: what lies above is in the base. */
+        double above = b.base;
+        narrow(m, &in, above, target, (b.hi - b.lo) / (1 << ROUNDS), &b);
+        in.n = take_inside(m, sc, &in, &b, in.n);
     }
-    float last = n > 0 ? m->max(sc->values, n) : b.lo;
-    return (struct sample_cut){last, last_tie(s, sc, y, max, last, target - b.base)};
+    if (in.n == 0)
+        return (struct sample_cut){b.lo, INT32_MAX};
+    float last = m->max(in.key, in.n);
+    return (struct sample_cut){last, last_tie(sc, &in, last, target - b.base)};
 }
 
-/* Sum of the kept weights of y[i, i + n). */
-static double kept_sum(const struct dev_math *m, const float *y, int32_t i, int32_t n, float max, const struct sample_cut *c)
+float sample_cut_count(const struct sampler *s, struct scratch *sc, const float *key, float max, int32_t k)
+{
+    if (k >= s->vocab)
+        return -INFINITY;
+    /* Half a token less: rounding must not make it k + 1. */
+    return sample_cut_mass(s, sc, key, NULL, max, -INFINITY, s->vocab, (k - 0.5) / s->vocab).floor;
+}
+
+/* Sum of the kept weights of [i, i + n). */
+static double kept_sum(const struct dev_math *m, const float *key, const float *w, int32_t i, int32_t n, const struct sample_cut *c)
 {
     float above = c->last == INT32_MAX ? c->floor : nextafterf(c->floor, INFINITY);
     int32_t k = c->last < i ? 0 : c->last - i >= n ? n : c->last - i + 1;   /* so many of them with their ties */
-    double sum = k > 0 ? m->sum_exp_above(y + i, k, max, c->floor) : 0;
-    return k < n ? sum + m->sum_exp_above(y + i + k, n - k, max, above) : sum;
+    double sum = k > 0 ? m->sum_above(key + i, w + i, c->floor, k) : 0;
+    return k < n ? sum + m->sum_above(key + i + k, w + i + k, above, n - k) : sum;
 }
 
-int32_t sample_cut_draw(const struct sampler *s, struct scratch *sc, const float *y, float max, const struct sample_cut *c, double u)
+double sample_cut_sum(const struct sampler *s, struct scratch *sc, const float *key, const float *w, const struct sample_cut *c)
 {
-    double total = 0, sum = 0;
+    double total = 0;
     for (int32_t i = 0; i < s->vocab; i += BLOCK)
-        total += sc->blocks[i / BLOCK] = kept_sum(s->math, y, i, s->vocab - i < BLOCK ? s->vocab - i : BLOCK, max, c);
-    double target = u * total;
+        total += sc->blocks[i / BLOCK] = kept_sum(s->math, key, w, i, s->vocab - i < BLOCK ? s->vocab - i : BLOCK, c);
+    return total;
+}
+
+int32_t sample_cut_draw(const struct sampler *s, const struct scratch *sc, const float *key, const float *w, const struct sample_cut *c,
+                        double target)
+{
+    double sum = 0;
     int32_t last = -1;
     for (int32_t i = 0; i < s->vocab; i += BLOCK) {
         if (sum + sc->blocks[i / BLOCK] <= target && i + BLOCK < s->vocab) {
@@ -128,14 +175,13 @@ int32_t sample_cut_draw(const struct sampler *s, struct scratch *sc, const float
             continue;
         }
         for (int32_t k = i; k < i + BLOCK && k < s->vocab; k++) {
-            double w = exp((double)y[k] - (double)max);
-            if (!(w > 0) || !(y[k] > c->floor || (y[k] == c->floor && k <= c->last)))
+            if (!(w[k] > 0) || !sample_cut_keeps(c, key, k))
                 continue;
             last = k;
-            sum += w;
+            sum += (double)w[k];
             if (sum > target)
                 return k;
         }
     }
-    return last >= 0 ? last : s->math->argmax(y, s->vocab); /* rounding left a sliver beyond the last */
+    return last >= 0 ? last : s->math->argmax(key, s->vocab); /* rounding left a sliver beyond the last */
 }

@@ -28,11 +28,15 @@ bool sampler_open(struct sampler **out, struct dev *d, const struct sample_env *
     for (int i = 0; ok && i < s->n_members; i++) {
         struct scratch *sc = &s->scratch[i];
         sc->row = mem_try_alloc((size_t)s->vocab, sizeof *sc->row);
+        sc->weights = mem_try_alloc((size_t)s->vocab, sizeof *sc->weights);
+        sc->keys = mem_try_alloc((size_t)s->vocab, sizeof *sc->keys);
         sc->ids = mem_try_alloc((size_t)s->vocab, sizeof *sc->ids);
-        sc->cands = mem_try_alloc((size_t)s->vocab, sizeof *sc->cands);
-        sc->values = mem_try_alloc((size_t)s->vocab, sizeof *sc->values);
+        sc->cut_keys = mem_try_alloc((size_t)s->vocab, sizeof *sc->cut_keys);
+        sc->cut_weights = mem_try_alloc((size_t)s->vocab, sizeof *sc->cut_weights);
+        sc->cut_ids = mem_try_alloc((size_t)s->vocab, sizeof *sc->cut_ids);
         sc->blocks = mem_try_alloc((size_t)(s->vocab / SAMPLE_CUT_BLOCK + 1), sizeof *sc->blocks);
-        ok = sc->row && sc->ids && sc->cands && sc->values && sc->blocks;
+        sc->cands = mem_try_alloc((size_t)s->vocab, sizeof *sc->cands);
+        ok = sc->row && sc->weights && sc->keys && sc->ids && sc->cut_keys && sc->cut_weights && sc->cut_ids && sc->blocks && sc->cands;
     }
     if (!ok) {
         sampler_close(&s);
@@ -52,11 +56,10 @@ void sampler_close(struct sampler **ps)
         return;
     *ps = NULL;
     for (int i = 0; s->scratch && i < s->n_members; i++) {
-        mem_free(s->scratch[i].row);
-        mem_free(s->scratch[i].ids);
-        mem_free(s->scratch[i].cands);
-        mem_free(s->scratch[i].values);
-        mem_free(s->scratch[i].blocks);
+        struct scratch *sc = &s->scratch[i];
+        void *all[] = {sc->row, sc->weights, sc->keys, sc->ids, sc->cut_keys, sc->cut_weights, sc->cut_ids, sc->blocks, sc->cands};
+        for (size_t k = 0; k < sizeof all / sizeof all[0]; k++)
+            mem_free(all[k]);
     }
     mem_free(s->scratch);
     mem_free(s->eos_ids);
@@ -237,119 +240,68 @@ static double uniform(const struct sample_row *r)
     return rng_unit_f64((uint64_t)b.v[0] << 32 | b.v[1]);
 }
 
-static int32_t draw_from(const struct candidate *c, int32_t n, double u)
-{
-    double total = 0, sum = 0;
-    for (int32_t i = 0; i < n; i++)
-        total += c[i].weight;
-    for (int32_t i = 0; i < n; i++) {
-        sum += c[i].weight;
-        if (sum > u * total)
-            return i;
-    }
-    return n - 1;
-}
+/* What a row's tokens are drawn from. */
+struct drawn {
+    float max, scale;          /* of the weights exp((x - max) * scale) */
+    const float *key;          /* the cut's */
+    struct sample_cut cut;
+    double total;              /* weight of what it keeps */
+};
 
-static double total_weight(const struct candidate *c, int32_t n)
+/* Leaves a weight to what the cut of x keeps only; returns their sum. */
+static double weigh_kept(const struct sampler *s, struct scratch *sc, const float *x, const struct drawn *d)
 {
-    double sum = 0;
+    const struct dev_math *m = s->math;
+    const struct sample_cut *c = &d->cut;
+    m->weights(sc->weights, x, d->max, d->scale, c->floor, s->vocab);
+    int32_t n = m->between(x, s->vocab, c->floor, nextafterf(c->floor, INFINITY), sc->ids, s->vocab);
     for (int32_t i = 0; i < n; i++)
-        sum += c[i].weight;
-    return sum;
+        if (sc->ids[i] > c->last)
+            sc->weights[sc->ids[i]] = 0;
+    return m->sum_above(x, sc->weights, c->floor, s->vocab);
 }
 
 /* Locally typical sampling (Meister et al., 2022): those whose surprise is closest to the entropy, up to mass.
- * With a token's surprise log(total) - x, x its logit less the maximum, the entropy is log(total) - mean(x): the distance is |x - mean(x)|. */
-static int32_t keep_typical(struct candidate *c, int32_t n, float max, float mass)
+ * A token's surprise is log(total) - (x - max) * scale and the entropy is the mean of it: their distance is |x - mean(x)| * scale. */
+static void keep_typical(const struct sampler *s, struct scratch *sc, const float *x, float mass, double total, struct drawn *d)
 {
-    double total = total_weight(c, n), mean = 0;
-    for (int32_t i = 0; i < n; i++)
-        mean += (double)c[i].weight * ((double)-c[i].key - (double)max);
-    mean /= total;
-    for (int32_t i = 0; i < n; i++)
-        c[i].key = (float)fabs((double)-c[i].key - (double)max - mean);
-    return sample_select_mass(c, n, (double)mass * total, true);
+    const struct dev_math *m = s->math;
+    float mean = (float)((double)d->max + m->moment(x, sc->weights, d->max, s->vocab) / total);
+    m->nearness(sc->keys, x, sc->weights, mean, s->vocab);
+    d->key = sc->keys;
+    d->cut = sample_cut_mass(s, sc, sc->keys, sc->weights, m->max(sc->keys, s->vocab), -INFINITY, total, (double)mass);
+    d->cut.last = INT32_MAX;   /* ties are kept */
 }
 
-/* Drops candidates below the floor and weighs the others. */
-static int32_t weigh(const struct sampler *s, struct scratch *sc, int32_t n, float max, float floor)
+/* Weighs the row and finds what min_p, top_k, top_p and typical_p leave of it. */
+static void truncate_row(const struct sampler *s, struct scratch *sc, const struct sample_params *p, const float *x, float max,
+                         struct drawn *d)
 {
-    struct candidate *c = sc->cands;
-    int32_t kept = 0;
-    for (int32_t i = 0; i < n; i++) {
-        float v = -c[i].key;
-        if (v < floor || v == -INFINITY)
-            continue;
-        sc->values[kept] = v;
-        c[kept++] = c[i];
-    }
-    s->math->exps(sc->values, sc->values, max, kept);
-    for (int32_t i = 0; i < kept; i++)
-        c[i].weight = sc->values[i];
-    return kept;
-}
-
-static float min_p_floor(const struct sample_params *p, float max)
-{
-    return p->min_p > 0 ? max + logf(p->min_p) : -INFINITY;
-}
-
-/* Candidates after min_p, top_k, top_p and typical_p of y (already divided by the temperature). */
-static int32_t truncate(const struct sampler *s, struct scratch *sc, const struct sample_params *p, const float *y, float max)
-{
-    int32_t n;
-    struct candidate *c = sc->cands;
-    float floor = min_p_floor(p, max);
-    if (p->top_k > 0 && p->top_k < s->vocab) {
-        n = sample_largest(s, sc, y, max, p->top_k);
-    } else {
-        n = s->math->above(y, s->vocab, floor, sc->ids, s->vocab);
-        for (int32_t i = 0; i < n; i++)
-            c[i] = (struct candidate){.id = sc->ids[i], .key = -y[sc->ids[i]]};
-    }
-    n = weigh(s, sc, n, max, floor);
+    const struct dev_math *m = s->math;
+    *d = (struct drawn){.max = max, .scale = 1 / p->temperature, .key = x, .cut = {-INFINITY, INT32_MAX}};
+    if (p->min_p > 0)
+        d->cut.floor = d->max + logf(p->min_p) * p->temperature;
+    if (p->top_k > 0 && p->top_k < s->vocab)
+        d->cut.floor = fmaxf(d->cut.floor, sample_cut_count(s, sc, x, d->max, p->top_k));
+    double total = m->weights(sc->weights, x, d->max, d->scale, d->cut.floor, s->vocab);
+    float deepest = max - 88 * p->temperature;   /* there is no weight below */
     if (p->top_p < 1)
-        n = sample_select_mass(c, n, (double)p->top_p * total_weight(c, n), false);
+        d->cut = sample_cut_mass(s, sc, x, sc->weights, max, fmaxf(d->cut.floor, deepest), total, (double)p->top_p);
     if (p->typical_p < 1)
-        n = keep_typical(c, n, max, p->typical_p);
-    return n;
+        keep_typical(s, sc, x, p->typical_p, p->top_p < 1 ? weigh_kept(s, sc, x, d) : total, d);
+    d->total = sample_cut_sum(s, sc, d->key, sc->weights, &d->cut);
 }
 
-/* Whether what stays is one cut of the row: then no candidates are needed. */
-static bool cuts_only(const struct sampler *s, const struct sample_params *p)
+/* Log-probabilities of the distribution that the token was drawn from. */
+static void drawn_logprobs(const struct sampler *s, struct scratch *sc, struct sample_row *r, const float *x, const struct drawn *d)
 {
-    return (p->top_k <= 0 || p->top_k >= s->vocab) && !(p->typical_p < 1);
-}
-
-static int32_t draw_by_cut(const struct sampler *s, struct scratch *sc, const struct sample_params *p, const float *y, float max, double u)
-{
-    struct sample_cut cut = {min_p_floor(p, max), INT32_MAX};
-    if (p->top_p < 1)
-        cut = sample_cut_mass(s, sc, y, max, cut.floor, (double)p->top_p);
-    return sample_cut_draw(s, sc, y, max, &cut, u);
-}
-
-/* Log-probabilities of the distribution the token was drawn from: the candidates, renormalised. */
-static void processed_logprobs(struct candidate *c, int32_t n, int32_t token, int32_t n_top, bool ties, struct sample_result *out)
-{
-    double total = total_weight(c, n);
-    for (int32_t i = 0; i < n; i++)
-        c[i].key = -c[i].weight;
-    sample_select_sort(c, n);
-    out->n_top = 0;
-    out->rank = 0;
-    for (int32_t i = 0; i < n; i++) {
-        float lp = (float)log(c[i].weight / total);
-        bool tie = ties && i > 0 && c[i].weight == c[i - 1].weight && out->n_top == i;
-        if ((i < n_top || tie) && out->n_top < out->top_cap) {
-            out->top_ids[out->n_top] = c[i].id;
-            out->top_logprobs[out->n_top++] = lp;
-        }
-        if (c[i].id == token)
-            out->logprob = lp;
-    }
-    for (int32_t i = 0; i < n; i++)
-        out->rank += (float)log(c[i].weight / total) >= out->logprob;
+    const struct sample_params *p = r->seq->params;
+    struct sample_law law = {sc->row, d->max, d->scale, d->total};
+    for (int32_t i = 0; i < s->vocab; i++)
+        sc->row[i] = sc->weights[i] > 0 && sample_cut_keeps(&d->cut, d->key, i) ? x[i] : -INFINITY;
+    law.max = s->math->max(sc->row, s->vocab);     /* typical_p may have dropped the largest */
+    law.total *= exp(((double)d->max - (double)law.max) * (double)d->scale);
+    sample_logprobs_of(s, sc, &law, r->out.token, p->n_logprobs, p->ties_included, &r->out);
 }
 
 /* For a row that leaves nothing: the lowest id that row and request allow, else that the row allows, else that the request does. */
@@ -371,43 +323,27 @@ static int32_t lowest_allowed(const struct sampler *s, const struct sample_row *
     return request < 0 ? 0 : request;
 }
 
-/* Draw at a temperature; leaves the candidates in scratch and their number in *n_cands (0: all of the row sc->row). */
-static int32_t draw(const struct sampler *s, struct scratch *sc, const struct sample_row *r, const float *x, int32_t *n_cands, bool need_cands)
-{
-    const struct sample_params *p = r->seq->params;
-    const float *y = x;
-    if (p->temperature != 1) {
-        s->math->divide(sc->row, x, p->temperature, s->vocab);
-        y = sc->row;
-    }
-    float max = s->math->max(y, s->vocab);
-    *n_cands = 0;
-    if (cuts_only(s, p) && !need_cands)
-        return draw_by_cut(s, sc, p, y, max, uniform(r));
-    *n_cands = truncate(s, sc, p, y, max);
-    return *n_cands ? sc->cands[draw_from(sc->cands, *n_cands, uniform(r))].id : s->math->argmax(x, s->vocab);
-}
-
 static void sample_one(const struct sampler *s, struct scratch *sc, struct sample_row *r)
 {
     const struct sample_params *p = r->seq->params;
     bool lps = p->n_logprobs >= 0 || r->want_logprob, processed = lps && p->logprobs_mode == SAMPLE_LOGPROBS_PROCESSED;
     const float *x = process(s, sc, r);
-    int32_t token, n_cands = 0, n_top = p->n_logprobs > 0 ? p->n_logprobs : 0;
+    struct drawn d = {.total = 0};
+    int32_t token = s->math->argmax(x, s->vocab);
     r->out.logprob = NAN;
     r->out.rank = 0;
     r->out.n_top = 0;
-    if (s->math->max(x, s->vocab) == -INFINITY)
+    if (!(x[token] > -INFINITY))
         token = lowest_allowed(s, r);
-    else if (sample_params_greedy(p))
-        token = s->math->argmax(x, s->vocab);
-    else
-        token = draw(s, sc, r, x, &n_cands, processed);
+    else if (!sample_params_greedy(p)) {
+        truncate_row(s, sc, p, x, x[token], &d);
+        token = sample_cut_draw(s, sc, d.key, sc->weights, &d.cut, uniform(r) * d.total);
+    }
     r->out.token = token;
-    if (processed && n_cands)
-        processed_logprobs(sc->cands, n_cands, token, n_top, p->ties_included, &r->out);
+    if (processed && d.total > 0)
+        drawn_logprobs(s, sc, r, x, &d);
     else if (lps)
-        sample_logprobs_fill(s, sc, processed ? x : r->logits, token, n_top, p->ties_included, &r->out);
+        sample_logprobs_fill(s, sc, processed ? x : r->logits, token, p->n_logprobs, p->ties_included, &r->out);
 }
 
 struct rows_job { const struct sampler *s; struct sample_row *rows; struct sample_lookup *lookups; };

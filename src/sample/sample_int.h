@@ -6,20 +6,22 @@
 
 struct hash_u64;
 
-/* A token that may still be drawn. */
-struct candidate {
-    int32_t id;
-    float key;      /* candidates are chosen in ascending (key, id) order: -logit, or distance from the entropy */
-    float weight;   /* exp(logit - max), not normalised */
-};
+/* Of a cut's guess, and of its sums. */
+enum { SAMPLE_CUT_SAMPLE = 2048, SAMPLE_CUT_BLOCK = 512 };
+
+struct candidate { int32_t id; float key; };
 
 /* Scratch of one member of the team. */
 struct scratch {
-    float *row;                   /* [vocab] */
-    int32_t *ids;                 /* [vocab] */
-    struct candidate *cands;      /* [vocab] */
-    float *values;                /* [vocab] */
-    double *blocks;               /* [vocab / SAMPLE_CUT_BLOCK, rounded up] */
+    float *row;                         /* [vocab] logits after the processors */
+    float *weights;                     /* [vocab] of what may be drawn */
+    float *keys;                        /* [vocab] other keys than logits */
+    int32_t *ids;                       /* [vocab] */
+    float *cut_keys, *cut_weights;      /* [vocab] what a cut's bracket holds, */
+    int32_t *cut_ids;                   /* and whose it is */
+    float sample[2 * SAMPLE_CUT_SAMPLE];
+    double *blocks;                     /* [vocab / SAMPLE_CUT_BLOCK, rounded up] */
+    struct candidate *cands;            /* [vocab] */
 };
 
 struct sampler {
@@ -44,31 +46,33 @@ struct sample_seq {
     int32_t *output; size_t n_output, cap_output;     /* only with bad words */
 };
 
-/* select.c: choosing among candidates in O(n) */
-
-/* Moves the n_first smallest by (key, id) to the front, in no order there. */
-void sample_select_smallest(struct candidate *c, int32_t n, int32_t n_first);
-/* The smallest set in (key, id) order whose weights before its last member sum to less than mass: moved to the front; returns its
- * size, at least 1.  with_ties: also all that share the last one's key. */
-int32_t sample_select_mass(struct candidate *c, int32_t n, double mass, bool with_ties);
-/* Ascending by (key, id). */
-void sample_select_sort(struct candidate *c, int32_t n);
-
 /* cut.c: truncation of a whole row by threshold */
 
-enum { SAMPLE_CUT_BLOCK = 512 };
-/* Kept are y > floor, and of y == floor the ids up to last. */
+/* Kept are key > floor, and of key == floor the ids up to last. */
 struct sample_cut { float floor; int32_t last; };
-/* The cut of top_p: of the tokens y >= floor, descending and ties by id, the shortest run whose weights before its last member sum to less than
- * part of them all.  max is y's, finite. */
-struct sample_cut sample_cut_mass(const struct sampler *s, struct scratch *sc, const float *y, float max, float floor, double part);
-/* A draw among what is kept by u in (0, 1). */
-int32_t sample_cut_draw(const struct sampler *s, struct scratch *sc, const float *y, float max, const struct sample_cut *c, double u);
+static inline bool sample_cut_keeps(const struct sample_cut *c, const float *key, int32_t id)
+{
+    return key[id] > c->floor || (key[id] == c->floor && id <= c->last);
+}
+/* Of the tokens with key >= floor, descending and ties by id: the shortest run whose weights before its last member sum to less than part of
+ * total, which is the sum of them all.  max is the largest key, finite.  w NULL: each weighs 1. */
+struct sample_cut sample_cut_mass(const struct sampler *s, struct scratch *sc, const float *key, const float *w, float max, float floor,
+                                  double total, double part);
+/* The k-th largest key. */
+float sample_cut_count(const struct sampler *s, struct scratch *sc, const float *key, float max, int32_t k);
+/* The sum of the kept weights; sc->blocks then has those of each block. */
+double sample_cut_sum(const struct sampler *s, struct scratch *sc, const float *key, const float *w, const struct sample_cut *c);
+/* After sample_cut_sum: the first kept token at which the running sum of weights exceeds target. */
+int32_t sample_cut_draw(const struct sampler *s, const struct scratch *sc, const float *key, const float *w, const struct sample_cut *c,
+                        double target);
 
 /* logprobs.c */
+
 void sample_logprobs_fill(const struct sampler *s, struct scratch *sc, const float *logits, int32_t token, int32_t n_top, bool ties,
-                   struct sample_result *out);
-/* The candidates whose logits are among the k largest (ties with the k-th included), key = -logit; returns how many. */
-int32_t sample_largest(const struct sampler *s, struct scratch *sc, const float *x, float max, int32_t k);
+                          struct sample_result *out);
+/* The same of the distribution exp((x - max) * scale) / total of a row where what cannot be drawn is -inf. */
+struct sample_law { const float *x; float max, scale; double total; };
+void sample_logprobs_of(const struct sampler *s, struct scratch *sc, const struct sample_law *law, int32_t token, int32_t n_top, bool ties,
+                        struct sample_result *out);
 
 #endif

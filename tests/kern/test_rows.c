@@ -182,7 +182,7 @@ static void test_search(void **state)
     each(check_search);
 }
 
-static void check_divide_and_mask(const struct kern_row *k, int isa, struct rows *ref, struct rows *r)
+static void check_mask(const struct kern_row *k, int isa, struct rows *ref, struct rows *r)
 {
     int n = r->n;
     struct guard g;
@@ -191,9 +191,6 @@ static void check_divide_and_mask(const struct kern_row *k, int isa, struct rows
     for (int i = 0; i < (n + 31) / 32; i++)
         bits[i] = (uint32_t)rng_next(&rng);
     r->x[n / 2] = ref->x[n / 2] = -INFINITY;
-    kern_row_ref.divide(ref->out, ref->x, 0.7f, n);
-    k->divide(r->out, r->x, 0.7f, n);
-    same("divide", isa, n, ref->out, r->out);
     k->mask(r->out, r->x, bits, n);
     for (int i = 0; i < n; i++) {
         float want = bits[i / 32] >> (i % 32) & 1 ? ref->x[i] : -INFINITY;
@@ -204,43 +201,32 @@ static void check_divide_and_mask(const struct kern_row *k, int isa, struct rows
     guard_free(&g);
 }
 
-static void test_divide_and_mask(void **state)
+static void test_mask(void **state)
 {
     (void)state;
-    each(check_divide_and_mask);
+    each(check_mask);
 }
 
-static void check_sum_exp(const struct kern_row *k, int isa, struct rows *ref, struct rows *r)
+static void same_sum(const char *what, int isa, int n, double a, double b)
 {
-    int n = r->n;
-    float max = kern_row_ref.max(r->x, n);
-    r->x[n / 2] = ref->x[n / 2] = max - 100;
-    r->x[n / 3] = ref->x[n / 3] = -INFINITY;
-    double want = 0;
-    for (int i = 0; i < n; i++)
-        want += exp((double)(r->x[i] - max));
-    double a = kern_row_ref.sum_exp(ref->x, n, max), b = k->sum_exp(r->x, n, max);
     if (memcmp(&a, &b, sizeof a) != 0)
-        fail_msg("sum_exp, %s, n = %d: %.17g, expected %.17g", kern_isa_name((enum kern_isa)isa), n, b, a);
-    assert_true(fabs(a - want) <= 3e-7 * want + 1e-37);
-    for (int i = 0; i < n; i++)
-        r->x[i] = -INFINITY;
-    assert_true(k->sum_exp(r->x, n, 0.0f) == 0.0);
-    assert_true(k->sum_exp(r->x, 0, 0.0f) == 0.0);
+        fail_msg("%s, %s, n = %d: %.17g, expected %.17g", what, kern_isa_name((enum kern_isa)isa), n, b, a);
 }
 
-static void check_cuts(const struct kern_row *k, int isa, struct rows *ref, struct rows *r)
+static void check_weights(const struct kern_row *k, int isa, struct rows *ref, struct rows *r)
 {
     int n = r->n;
-    float max = kern_row_ref.max(r->x, n), floors[] = {-INFINITY, r->x[n / 2], 0.0f, max, INFINITY};
+    float max = kern_row_ref.max(r->x, n), floors[] = {-INFINITY, r->x[n / 2], 0.0f, max, INFINITY}, scale = n % 2 ? 1 : 1.7f;
+    r->x[n / 2] = ref->x[n / 2] = max - 100;
     r->x[n / 3] = ref->x[n / 3] = n > 40 ? NAN : -INFINITY;
     for (size_t i = 0; i < sizeof floors / sizeof *floors; i++) {
-        double want = 0, a = kern_row_ref.sum_exp_above(ref->x, n, max, floors[i]), b = k->sum_exp_above(r->x, n, max, floors[i]);
+        double a = kern_row_ref.weights(ref->out, ref->x, max, scale, floors[i], n), want = 0;
+        same_sum("weights", isa, n, a, k->weights(r->out, r->x, max, scale, floors[i], n));
+        same("weights", isa, n, ref->out, r->out);
+        same_sum("weights without out", isa, n, a, k->weights(NULL, r->x, max, scale, floors[i], n));
         for (int j = 0; j < n; j++)
-            want += r->x[j] >= floors[i] ? exp((double)(r->x[j] - max)) : 0;
-        if (memcmp(&a, &b, sizeof a) != 0)
-            fail_msg("sum_exp_above, %s, n = %d: %.17g, expected %.17g", kern_isa_name((enum kern_isa)isa), n, b, a);
-        assert_true(fabs(a - want) <= 3e-7 * want + 1e-37);
+            want += r->x[j] >= floors[i] ? exp((double)((r->x[j] - max) * scale)) : 0;
+        assert_true(fabs(a - want) <= 1e-7 * want + 1e-37);
         float lo = floors[i], hi = lo + 1;
         int32_t count = 0, at = 0;
         for (int j = 0; j < n; j++)
@@ -251,31 +237,37 @@ static void check_cuts(const struct kern_row *k, int isa, struct rows *ref, stru
             if (r->x[j] >= lo && r->x[j] < hi)
                 assert_int_equal(r->idx[n - cap + at++], j);
     }
-    r->x[n / 3] = ref->x[n / 3] = -INFINITY;
-    kern_row_ref.exps(ref->out, ref->x, max, n);
-    k->exps(r->out, r->x, max, n);
-    same("exps", isa, n, ref->out, r->out);
-    k->exps(r->x, r->x, max, n);
-    same("exps in place", isa, n, ref->out, r->x);
-    assert_true(k->sum_exp_above(r->x, 0, 0.0f, -1.0f) == 0.0);
-}
-
-static void test_cuts(void **state)
-{
-    (void)state;
-    each(check_cuts);
-}
-
-static void test_sum_exp(void **state)
-{
-    (void)state;
-    each(check_sum_exp);
-    double worst = 0;
-    for (float x = -87.0f; x < 88.0f; x += 0.00731f) {
-        double e = exp((double)x);
-        worst = fmax(worst, fabs(kern_row_ref.sum_exp(&x, 1, 0.0f) - e) / e);
+    k->weights(r->y, r->x, max, scale, -INFINITY, n);
+    memcpy(ref->y, r->x, (size_t)n * 4);
+    k->weights(ref->y, ref->y, max, scale, -INFINITY, n);
+    same("weights in place", isa, n, r->y, ref->y);
+    for (size_t i = 0; i < sizeof floors / sizeof *floors; i++) {
+        double a = kern_row_ref.sum_above(r->x, r->y, floors[i], n), want = 0;
+        same_sum("sum_above", isa, n, a, k->sum_above(r->x, r->y, floors[i], n));
+        for (int j = 0; j < n; j++)
+            want += r->x[j] >= floors[i] ? (double)r->y[j] : 0;
+        assert_true(fabs(a - want) <= 1e-12 * want);
     }
-    assert_true(worst < 2.4e-7);
+    double a = kern_row_ref.moment(r->x, r->y, max, n), want = 0;
+    same_sum("moment", isa, n, a, k->moment(r->x, r->y, max, n));
+    for (int j = 0; j < n; j++)
+        want += r->y[j] > 0 ? (double)r->y[j] * (double)(r->x[j] - max) : 0;
+    assert_true(fabs(a - want) <= 1e-6 * fabs(want));
+    kern_row_ref.nearness(ref->out, r->x, r->y, -1.5f, n);
+    k->nearness(r->out, r->x, r->y, -1.5f, n);
+    same("nearness", isa, n, ref->out, r->out);
+    for (int j = 0; j < n; j++)
+        assert_true(r->out[j] == (r->y[j] > 0 ? -fabsf(r->x[j] + 1.5f) : -INFINITY));
+    assert_true(k->weights(NULL, r->x, 0.0f, 1, -1.0f, 0) == 0.0);
+    for (int i = 0; i < n; i++)
+        r->x[i] = -INFINITY;
+    assert_true(k->weights(r->out, r->x, 0.0f, 1, -INFINITY, n) == 0.0);
+}
+
+static void test_weights(void **state)
+{
+    (void)state;
+    each(check_weights);
 }
 
 int main(void)
@@ -285,9 +277,8 @@ int main(void)
         cmocka_unit_test(test_norm_values),
         cmocka_unit_test(test_rope),
         cmocka_unit_test(test_search),
-        cmocka_unit_test(test_divide_and_mask),
-        cmocka_unit_test(test_sum_exp),
-        cmocka_unit_test(test_cuts),
+        cmocka_unit_test(test_mask),
+        cmocka_unit_test(test_weights),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -36,45 +36,15 @@ static void random_row(struct rng *r, float *x, int32_t n, double scale)
         x[i] = (float)(rng_next_normal(r) * scale);
 }
 
-/* ---- selection ---- */
+/* A token and what a cut sorts by. */
+struct entry { int32_t id; float key, weight; };
 
 static int by_key(const void *a, const void *b)
 {
-    const struct candidate *x = a, *y = b;
+    const struct entry *x = a, *y = b;
     if (x->key != y->key)
-        return x->key < y->key ? -1 : 1;
+        return x->key > y->key ? -1 : 1;
     return (x->id > y->id) - (x->id < y->id);
-}
-
-static void test_select_mass(void **state)
-{
-    (void)state;
-    struct rng r = {11};
-    for (int round = 0; round < 3000; round++) {
-        int32_t n = 1 + (int32_t)rng_next_below(&r, 60), distinct = 1 + (int32_t)rng_next_below(&r, 40);
-        struct candidate c[64], sorted[64];
-        double total = 0;
-        for (int32_t i = 0; i < n; i++) {
-            float w = (float)(1 + rng_next_below(&r, (uint64_t)distinct)) / 64; /* exact sums: order cannot matter */
-            c[i] = (struct candidate){.id = i, .key = -w, .weight = w};
-            total += w;
-        }
-        double mass = rng_next_unit(&r) * total;
-        memcpy(sorted, c, sizeof c);
-        qsort(sorted, (size_t)n, sizeof *sorted, by_key);
-        int32_t want = 0;
-        for (double before = 0; want < n && (before < mass || want == 0); want++)
-            before += sorted[want].weight;
-        int32_t want_ties = want;
-        while (want_ties < n && sorted[want_ties].key == sorted[want - 1].key)
-            want_ties++;
-        bool ties = rng_next_below(&r, 2);
-        int32_t got = sample_select_mass(c, n, mass, ties);
-        assert_int_equal(got, ties ? want_ties : want);
-        qsort(c, (size_t)got, sizeof *c, by_key);
-        for (int32_t i = 0; i < got; i++)
-            assert_int_equal(c[i].id, sorted[i].id);
-    }
 }
 
 /* ---- the whole chain ---- */
@@ -324,6 +294,55 @@ static void test_greedy_and_logprobs(void **state)
     close_fixture(&f);
 }
 
+/* Log-probabilities of what the token was drawn from, against the reference chain. */
+static void test_processed_logprobs(void **state)
+{
+    (void)state;
+    enum { VOCAB = 300 };
+    struct fixture f;
+    struct rng r = {15};
+    struct err e;
+    open_fixture(&f, VOCAB, 1);
+    for (int round = 0; round < 400; round++) {
+        float logits[VOCAB], lps[16];
+        int32_t ids[16];
+        struct sample_params p;
+        struct ref ref;
+        struct sample_seq *seq;
+        random_row(&r, logits, VOCAB, 2);
+        sample_params_default(&p);
+        p.temperature = (float)(0.3 + rng_next_unit(&r));
+        p.top_k = round % 2 ? 1 + (int32_t)rng_next_below(&r, VOCAB) : 0;
+        p.top_p = round % 3 ? (float)(0.05 + 0.9 * rng_next_unit(&r)) : 1;
+        p.min_p = round % 5 ? 0 : 0.01f;
+        p.typical_p = round % 7 ? 1 : 0.7f;
+        p.n_logprobs = (int32_t)rng_next_below(&r, 12);
+        p.logprobs_mode = SAMPLE_LOGPROBS_PROCESSED;
+        reference(&p, logits, VOCAB, NULL, 0, NULL, 0, &ref);
+        assert_true(sample_seq_open(&seq, f.sampler, &p, (uint64_t)round, 0, (int32_t[]){1}, 1, &e));
+        struct sample_row row = {.logits = logits, .seq = seq, .position = round, .out = {.top_cap = 16, .top_ids = ids, .top_logprobs = lps}};
+        sample_rows(f.sampler, &row, 1);
+        int32_t n_kept = 0, rank = 0;
+        for (int32_t i = 0; i < VOCAB; i++) {
+            n_kept += ref.p[i] > 0;
+            rank += ref.p[i] > 0 && ref.p[i] >= ref.p[row.out.token];
+        }
+        assert_true(ref.p[row.out.token] > 0);
+        assert_true(fabs((double)row.out.logprob - log(ref.p[row.out.token])) < 1e-4);
+        assert_int_equal(row.out.rank, rank);
+        assert_int_equal(row.out.n_top, p.n_logprobs < n_kept ? p.n_logprobs : n_kept);
+        for (int32_t k = 0; k < row.out.n_top; k++) {
+            int32_t better = 0;
+            for (int32_t i = 0; i < VOCAB; i++)
+                better += ref.p[i] > ref.p[ids[k]];
+            assert_int_equal(better, k);
+            assert_true(fabs((double)lps[k] - log(ref.p[ids[k]])) < 1e-4);
+        }
+        sample_seq_close(&seq);
+    }
+    close_fixture(&f);
+}
+
 /* The same row, seed, choice and position draw the same token whatever stands beside them and however many threads run. */
 static void test_draws_do_not_depend_on_neighbours(void **state)
 {
@@ -372,7 +391,7 @@ static void test_cut_mass(void **state)
     enum { VOCAB = 20000 };
     struct rng r = {41};
     float *y = mem_must_zalloc(VOCAB, sizeof *y), *w = mem_must_zalloc(VOCAB, sizeof *w);
-    struct candidate *sorted = mem_must_zalloc(VOCAB, sizeof *sorted);
+    struct entry *sorted = mem_must_zalloc(VOCAB, sizeof *sorted);
     for (int round = 0; round < 60; round++) {
         struct fixture f;
         int32_t vocab = round % 3 ? VOCAB - round : 1 + (int32_t)rng_next_below(&r, 600);
@@ -384,25 +403,24 @@ static void test_cut_mass(void **state)
         if (round % 7 == 6)
             y[vocab / 2] = 30;
         float max = m->max(y, vocab), floor = round % 2 ? -INFINITY : max - 3;
-        double part = 0.001 + 0.998 * rng_next_unit(&r), total = 0, before = 0;
-        struct sample_cut c = sample_cut_mass(f.sampler, f.sampler->scratch, y, max, floor, part);
-        m->exps(w, y, max, vocab);
-        for (int32_t i = 0; i < vocab; i++) {
-            sorted[i] = (struct candidate){.id = i, .key = -y[i], .weight = w[i]};
-            total += y[i] >= floor ? (double)w[i] : 0;
-        }
+        double part = 0.001 + 0.998 * rng_next_unit(&r), total = m->weights(w, y, max, 1, floor, vocab), before = 0;
+        struct sample_cut c = sample_cut_mass(f.sampler, f.sampler->scratch, y, w, max, floor, total, part);
+        for (int32_t i = 0; i < vocab; i++)
+            sorted[i] = (struct entry){.id = i, .key = y[i], .weight = w[i]};
         qsort(sorted, (size_t)vocab, sizeof *sorted, by_key);
+        int32_t k = 1 + (int32_t)rng_next_below(&r, (uint64_t)vocab);
+        assert_true(sample_cut_count(f.sampler, f.sampler->scratch, y, max, k) == (k < vocab ? sorted[k - 1].key : -INFINITY));
         /* Sums in another order may move the end by one token where it falls between two: within 1e-9 of the mass. */
         int32_t n = 0;
-        while (n < vocab && (-sorted[n].key > c.floor || (-sorted[n].key == c.floor && sorted[n].id <= c.last)))
+        while (n < vocab && (sorted[n].key > c.floor || (sorted[n].key == c.floor && sorted[n].id <= c.last)))
             before += (double)sorted[n++].weight;
         assert_true(n > 0);
         assert_true(before >= part * total * (1 - 1e-9));
         assert_true(before - (double)sorted[n - 1].weight < part * total * (1 + 1e-9));
-        for (int i = 1; i < 200; i++) {
-            int32_t id = sample_cut_draw(f.sampler, f.sampler->scratch, y, max, &c, i / 200.0);
-            assert_true(y[id] > c.floor || (y[id] == c.floor && id <= c.last));
-        }
+        double kept = sample_cut_sum(f.sampler, f.sampler->scratch, y, w, &c);
+        assert_true(fabs(kept - before) <= 1e-9 * before);
+        for (int i = 1; i < 200; i++)
+            assert_true(sample_cut_keeps(&c, y, sample_cut_draw(f.sampler, f.sampler->scratch, y, w, &c, kept * i / 200)));
         close_fixture(&f);
     }
     mem_free(y);
@@ -562,9 +580,9 @@ static void test_dup_is_deep(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_select_mass),
         cmocka_unit_test(test_distribution),
         cmocka_unit_test(test_greedy_and_logprobs),
+        cmocka_unit_test(test_processed_logprobs),
         cmocka_unit_test(test_draws_do_not_depend_on_neighbours),
         cmocka_unit_test(test_cut_mass),
         cmocka_unit_test(test_row_mask),

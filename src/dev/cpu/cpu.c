@@ -42,9 +42,9 @@ bool dev_open(struct dev **out, const struct dev_opts *opts, struct err *e)
         goto fail;
     d->n_members = tpool_size(d->team);
     d->row = kern_row_table(d->isa);
-    d->math = (struct dev_math){.argmax = d->row->argmax, .max = d->row->max, .sum_exp = d->row->sum_exp, .above = d->row->above,
-                                .sum_exp_above = d->row->sum_exp_above,
-                                .between = d->row->between, .exps = d->row->exps, .divide = d->row->divide, .mask = d->row->mask};
+    d->math = (struct dev_math){.argmax = d->row->argmax, .max = d->row->max, .above = d->row->above, .between = d->row->between,
+                                .weights = d->row->weights, .sum_above = d->row->sum_above, .moment = d->row->moment,
+                                .nearness = d->row->nearness, .mask = d->row->mask};
     d->caps = (struct dev_caps){
         .name = "cpu",
         .isa = kern_isa_name(d->isa),

@@ -32,6 +32,7 @@ static inline vec vec_max(vec a, vec b) { return _mm256_max_ps(a, b); }
 static inline vec vec_min(vec a, vec b) { return _mm256_min_ps(a, b); }
 /* Bit i set where a[i] >= b[i]. */
 static inline uint32_t vec_ge_bits(vec a, vec b) { return (uint32_t)_mm256_movemask_ps(_mm256_cmp_ps(a, b, _CMP_GE_OQ)); }
+static inline uint32_t vec_gt_bits(vec a, vec b) { return (uint32_t)_mm256_movemask_ps(_mm256_cmp_ps(a, b, _CMP_GT_OQ)); }
 static inline uint32_t vec_lt_bits(vec a, vec b) { return (uint32_t)_mm256_movemask_ps(_mm256_cmp_ps(a, b, _CMP_LT_OQ)); }
 static inline uint32_t vec_eq_bits(vec a, vec b) { return (uint32_t)_mm256_movemask_ps(_mm256_cmp_ps(a, b, _CMP_EQ_OQ)); }
 /* a[i] where bit i is set, else b[i]; higher bits are ignored. */
@@ -44,13 +45,24 @@ static inline vec vec_choose_bits(uint32_t bits, vec a, vec b)
 static inline vec vec_abs(vec a) { return _mm256_andnot_ps(vec_set1(-0.0f), a); }
 /* a, which is not negative, with the sign of b. */
 static inline vec vec_sign_of(vec a, vec b) { return _mm256_or_ps(a, _mm256_and_ps(b, vec_set1(-0.0f))); }
-/* where a < b: 0, else x */
-static inline vec vec_zero_if_less(vec a, vec b, vec x) { return _mm256_andnot_ps(_mm256_cmp_ps(a, b, _CMP_LT_OQ), x); }
 /* a * 2^k for whole k, where the result is a normal number. */
 static inline vec vec_shift_exponent(vec a, vec k)
 {
     __m256i s = _mm256_slli_epi32(_mm256_cvtps_epi32(k), 23);
     return _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(a), s));
+}
+
+/* The same with k in the low bits of shifted = k + 1.5 * 2^23. */
+static inline vec vec_shift_exponent_by(vec a, vec shifted)
+{
+    __m256i s = _mm256_slli_epi32(_mm256_castps_si256(shifted), 23);
+    return _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(a), s));
+}
+/* The indices first + bit of the bits set, at idx, where there is room for VEC_N. */
+static inline void vec_put_bits(uint32_t bits, int32_t first, int32_t *idx)
+{
+    for (; bits; bits &= bits - 1)
+        *idx++ = first + __builtin_ctz(bits);
 }
 
 /* Element i += element i + 4, 2, 1. */

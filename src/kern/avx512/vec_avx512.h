@@ -29,6 +29,7 @@ static inline vec vec_max(vec a, vec b) { return _mm512_max_ps(a, b); }
 static inline vec vec_min(vec a, vec b) { return _mm512_min_ps(a, b); }
 /* Bit i set where a[i] >= b[i]. */
 static inline uint32_t vec_ge_bits(vec a, vec b) { return _mm512_cmp_ps_mask(a, b, _CMP_GE_OQ); }
+static inline uint32_t vec_gt_bits(vec a, vec b) { return _mm512_cmp_ps_mask(a, b, _CMP_GT_OQ); }
 static inline uint32_t vec_lt_bits(vec a, vec b) { return _mm512_cmp_ps_mask(a, b, _CMP_LT_OQ); }
 static inline uint32_t vec_eq_bits(vec a, vec b) { return _mm512_cmp_ps_mask(a, b, _CMP_EQ_OQ); }
 /* a[i] where bit i is set, else b[i]; higher bits are ignored. */
@@ -36,16 +37,18 @@ static inline vec vec_choose_bits(uint32_t bits, vec a, vec b) { return _mm512_m
 static inline vec vec_abs(vec a) { return _mm512_abs_ps(a); }
 /* a, which is not negative, with the sign of b. */
 static inline vec vec_sign_of(vec a, vec b) { return _mm512_or_ps(a, _mm512_and_ps(b, vec_set1(-0.0f))); }
-/* where a < b: 0, else x */
-static inline vec vec_zero_if_less(vec a, vec b, vec x)
+/* a * 2^k with k in the low bits of shifted = k + 1.5 * 2^23, where the result is a normal number. */
+static inline vec vec_shift_exponent_by(vec a, vec shifted)
 {
-    return _mm512_mask_mov_ps(x, _mm512_cmp_ps_mask(a, b, _CMP_LT_OQ), _mm512_setzero_ps());
-}
-/* a * 2^k for whole k, where the result is a normal number. */
-static inline vec vec_shift_exponent(vec a, vec k)
-{
-    __m512i s = _mm512_slli_epi32(_mm512_cvtps_epi32(k), 23);
+    __m512i s = _mm512_slli_epi32(_mm512_castps_si512(shifted), 23);
     return _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(a), s));
+}
+/* The indices first + bit of the bits set, at idx, where there is room for VEC_N. */
+static inline void vec_put_bits(uint32_t bits, int32_t first, int32_t *idx)
+{
+    const __m512i each = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    __m512i at = _mm512_add_epi32(each, _mm512_set1_epi32(first));
+    _mm512_storeu_si512(idx, _mm512_maskz_compress_epi32((__mmask16)bits, at));
 }
 
 /* Element i += element i + 8, 4, 2, 1. */

@@ -2,7 +2,6 @@
 #include "kern/row.h"
 
 #include <math.h>
-#include <stdbool.h>
 #include <string.h>
 
 enum { LANES = 64 };
@@ -84,40 +83,69 @@ static int32_t argmax(const float *x, int32_t n)
     return 0;
 }
 
-/* exp by Cody and Waite's reduction and the polynomial of Cephes' expf (S. Moshier): within 2 ulp.
- * Below -87.3 it is 0, above 88 it is exp(88). */
-static float exp_one(float x)
+/* e^t for t <= 0: t = k ln 2 + r with |r| <= ln 2 / 2, a polynomial of degree 6 in r (2e-8), and k added to its exponent.
+ * Within 1 ulp; below -87.3 and of NaN it is 0. */
+static float exp_one(float t)
 {
-    if (x != x)
-        return x;
-    bool zero = x < -87.3f;
-    x = zero ? -87.3f : x;
-    x = x > 88.0f ? 88.0f : x;
-    float k = (x * 1.44269504f + 12582912.0f) - 12582912.0f;
-    float r = (x - k * 0.693359375f) - k * -2.12194440e-4f;
-    float p = 1.9875691500e-4f;
-    p = p * r + 1.3981999507e-3f;
-    p = p * r + 8.3334519073e-3f;
-    p = p * r + 4.1665795894e-2f;
-    p = p * r + 1.6666665459e-1f;
-    p = p * r + 5.0000001201e-1f;
-    p = p * (r * r) + r + 1.0f;
-    uint32_t bits;
+    if (!(t >= -87.3f))
+        return 0.0f;
+    float shifted = fmaf(t, 1.44269504f, 12582912.0f), k = shifted - 12582912.0f; /* k is in the low bits of shifted */
+    float r = fmaf(k, 2.12194440e-4f, fmaf(k, -0.693359375f, t));
+    float p = 1.40618981e-3f;
+    p = fmaf(p, r, 8.37918436e-3f);
+    p = fmaf(p, r, 4.16647629e-2f);
+    p = fmaf(p, r, 1.66663632e-1f);
+    p = fmaf(p, r, 5.00000044e-1f);
+    p = fmaf(p, r, 1.0f);
+    p = fmaf(p, r, 1.0f);
+    uint32_t bits, exponent;
     memcpy(&bits, &p, 4);
-    bits += (uint32_t)(int32_t)k << 23;
+    memcpy(&exponent, &shifted, 4);
+    bits += exponent << 23;
     memcpy(&p, &bits, 4);
-    return zero ? 0.0f : p;
+    return p;
 }
 
-static double sum_exp(const float *x, int32_t n, float max)
+static double total(double lane[16])
 {
-    double lane[16] = {0};
-    for (int32_t i = 0; i < n; i++)
-        lane[i % 16] += (double)exp_one(x[i] - max);
     for (int half = 8; half > 0; half /= 2)
         for (int i = 0; i < half; i++)
             lane[i] += lane[i + half];
     return lane[0];
+}
+
+static double weights(float *out, const float *x, float max, float scale, float floor, int32_t n)
+{
+    double lane[16] = {0};
+    for (int32_t i = 0; i < n; i++) {
+        float w = x[i] >= floor ? exp_one((x[i] - max) * scale) : 0.0f;
+        lane[i % 16] += (double)w;
+        if (out)
+            out[i] = w;
+    }
+    return total(lane);
+}
+
+static double sum_above(const float *key, const float *w, float floor, int32_t n)
+{
+    double lane[16] = {0};
+    for (int32_t i = 0; i < n; i++)
+        lane[i % 16] += key[i] >= floor ? (double)w[i] : 0.0;
+    return total(lane);
+}
+
+static double moment(const float *x, const float *w, float max, int32_t n)
+{
+    double lane[16] = {0};
+    for (int32_t i = 0; i < n; i++)
+        lane[i % 16] += w[i] > 0 ? (double)(w[i] * (x[i] - max)) : 0.0;
+    return total(lane);
+}
+
+static void nearness(float *out, const float *x, const float *w, float to, int32_t n)
+{
+    for (int32_t i = 0; i < n; i++)
+        out[i] = w[i] > 0 ? -fabsf(x[i] - to) : -INFINITY;
 }
 
 static int32_t above(const float *x, int32_t n, float threshold, int32_t *idx, int32_t cap)
@@ -133,17 +161,6 @@ static int32_t above(const float *x, int32_t n, float threshold, int32_t *idx, i
     return found;
 }
 
-static double sum_exp_above(const float *x, int32_t n, float max, float floor)
-{
-    double lane[16] = {0};
-    for (int32_t i = 0; i < n; i++)
-        lane[i % 16] += x[i] >= floor ? (double)exp_one(x[i] - max) : 0.0;
-    for (int half = 8; half > 0; half /= 2)
-        for (int i = 0; i < half; i++)
-            lane[i] += lane[i + half];
-    return lane[0];
-}
-
 static int32_t between(const float *x, int32_t n, float lo, float hi, int32_t *idx, int32_t cap)
 {
     int32_t found = 0;
@@ -155,18 +172,6 @@ static int32_t between(const float *x, int32_t n, float lo, float hi, int32_t *i
         found++;
     }
     return found;
-}
-
-static void exps(float *out, const float *x, float max, int32_t n)
-{
-    for (int32_t i = 0; i < n; i++)
-        out[i] = exp_one(x[i] - max);
-}
-
-static void divide(float *out, const float *x, float by, int32_t n)
-{
-    for (int32_t i = 0; i < n; i++)
-        out[i] = x[i] / by;
 }
 
 static void mask(float *out, const float *x, const uint32_t *bits, int32_t n)
@@ -183,11 +188,11 @@ const struct kern_row kern_row_ref = {
     .rope_interleaved = rope_interleaved,
     .argmax = argmax,
     .max = row_max,
-    .sum_exp = sum_exp,
     .above = above,
-    .sum_exp_above = sum_exp_above,
     .between = between,
-    .exps = exps,
-    .divide = divide,
+    .weights = weights,
+    .sum_above = sum_above,
+    .moment = moment,
+    .nearness = nearness,
     .mask = mask,
 };
