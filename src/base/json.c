@@ -2,6 +2,8 @@
 
 #include <errno.h>
 #include <math.h>
+#include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -11,6 +13,39 @@
 #include "base/utf8.h"
 
 enum { MAX_DEPTH = 4096 }; /* above what jansson parses; bounds the recursion of json_write */
+
+/* ---- jansson's memory ----
+ * Its reader ignores a failure to make room for one more byte of a string, tries again with the next, and in the end hands out a string that
+ * has been cut.  So within a parse the first failure makes all that follow fail at once, and the result is thrown away. */
+
+static _Thread_local bool parsing, starved;
+
+static void *alloc_for_jansson(size_t n)
+{
+    if (parsing && starved)
+        return NULL;
+    void *p = malloc(n);
+    starved |= parsing && !p;
+    return p;
+}
+
+static void set_alloc(void) { json_set_alloc_funcs(alloc_for_jansson, free); }
+
+static json_t *load(const char *text, size_t len, size_t flags, json_error_t *je)
+{
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, set_alloc);
+    parsing = true;
+    starved = false;
+    json_t *j = json_loadb(text, len, flags, je);
+    parsing = false;
+    if (!starved)
+        return j;
+    json_decref(j);
+    snprintf(je->text, sizeof je->text, "out of memory");
+    je->text[JSON_ERROR_TEXT_LENGTH - 1] = (char)json_error_out_of_memory; /* where json_error_code looks */
+    return NULL;
+}
 
 static bool is_digit(char c)
 {
@@ -72,7 +107,7 @@ static json_t *parse_again(const char *text, size_t len, size_t flags, json_erro
     buf_init(&copy, 0);
     json_t *j = NULL;
     if (copy_big_as_real(text, len, &copy))
-        j = json_loadb(copy.data, copy.len, flags, je);
+        j = load(copy.data, copy.len, flags, je);
     buf_free(&copy);
     return j;
 }
@@ -97,7 +132,7 @@ json_t *json_parse(const char *text, size_t len, struct err *e)
     if (!check_no_nul(text, len, e))
         return NULL;
     json_error_t je;
-    json_t *j = json_loadb(len ? text : "", len, flags, &je);
+    json_t *j = load(len ? text : "", len, flags, &je);
     if (!j && json_error_code(&je) == json_error_numeric_overflow)
         j = parse_again(text, len, flags, &je);
     if (!j)

@@ -34,7 +34,9 @@ static void print_usage(FILE *f)
 
 int main(int argc, char **argv)
 {
+    /* A reader that ends, and a file that may not grow, are errors of a write and no reason to be killed. */
     signal(SIGPIPE, SIG_IGN);
+    signal(SIGXFSZ, SIG_IGN);
     if (argc < 2) {
         print_usage(stderr);
         return CLI_USAGE;

@@ -5,8 +5,12 @@
 #include <cmocka.h>
 #include <float.h>
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
 #include <unistd.h>
 #include "base/buf.h"
 #include "base/json.h"
@@ -256,12 +260,46 @@ static void out_of_memory(void **state)
     buf_free(&small);
 }
 
+/* In a process of little memory a long string is an error, at once, and never a shorter string. */
+static void a_string_that_does_not_fit(void **state)
+{
+    (void)state;
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+    skip(); /* they take address space without end */
+#endif
+    enum { N = 32 << 20 };
+    pid_t pid = fork();
+    assert_true(pid >= 0);
+    if (pid == 0) {
+        char *text = malloc(N + 3);
+        FILE *f = fopen("/proc/self/statm", "r");
+        long pages = 0;
+        struct err e = {0};
+        if (!text || !f || fscanf(f, "%ld", &pages) != 1)
+            _exit(2);
+        fclose(f);
+        memset(text, 'a', N + 2);
+        text[0] = text[N + 1] = '"';
+        rlim_t most = (rlim_t)pages * (rlim_t)sysconf(_SC_PAGESIZE) + (20 << 20);
+        struct rlimit rl = {most, most};
+        alarm(20);
+        if (setrlimit(RLIMIT_AS, &rl) != 0)
+            _exit(2);
+        json_t *j = json_parse(text, N + 2, &e);
+        _exit(j ? 3 : e.code == ERR_NOMEM ? 0 : 4);
+    }
+    int status;
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_true(WIFEXITED(status));
+    assert_int_equal(WEXITSTATUS(status), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(parses_and_writes), cmocka_unit_test(numbers), cmocka_unit_test(rejects),
         cmocka_unit_test(depth), cmocka_unit_test(getters), cmocka_unit_test(type_names),
-        cmocka_unit_test(strings_of_any_bytes), cmocka_unit_test(files), cmocka_unit_test(out_of_memory),
+        cmocka_unit_test(strings_of_any_bytes), cmocka_unit_test(files), cmocka_unit_test(out_of_memory), cmocka_unit_test(a_string_that_does_not_fit),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

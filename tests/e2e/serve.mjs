@@ -31,6 +31,8 @@ export async function serve(t, ...args) {
     exited,
     log: () => err,
     kill: (signal) => child.kill(signal),
+    /** Nobody reads its stderr any more. */
+    closeLog: () => child.stderr.destroy(),
     /** Drains; fails unless the exit status is 0. */
     async close() {
       child.kill("SIGTERM");
