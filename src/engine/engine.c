@@ -287,6 +287,7 @@ bool engine_open(struct engine **out, const struct engine_opts *o, struct err *e
     eng->opts = *o;
     mpsc_init(&eng->inbox);
     pthread_mutex_init(&eng->metrics_lock, NULL);
+    pthread_mutex_init(&eng->guide_lock, NULL);
     metrics_init(&eng->metrics);
     if (!open_all(eng, e)) {
         engine_close(&eng);
@@ -318,14 +319,31 @@ void engine_close(struct engine **peng)
     sched_close(&eng->sched);
     fwd_close(&eng->fwd);
     dev_close(&eng->dev);
+    guide_vocab_close(&eng->guide_vocab);
     tok_close(&eng->tok);
     model_close(&eng->model);
     pthread_mutex_destroy(&eng->metrics_lock);
+    pthread_mutex_destroy(&eng->guide_lock);
     mem_free(eng);
 }
 
 const struct engine_info *engine_info(const struct engine *eng) { return &eng->info; }
 const struct tok *engine_tok(const struct engine *eng) { return eng->tok; }
+
+struct guide_vocab *engine_guide_vocab(struct engine *eng, struct err *e)
+{
+    if (!eng->tok) {
+        err_set(e, ERR_UNSUPPORTED, "structured output needs a tokenizer, which this model does not have");
+        return NULL;
+    }
+    pthread_mutex_lock(&eng->guide_lock);
+    if (!eng->guide_vocab)
+        guide_vocab_open(&eng->guide_vocab, eng->tok, eng->info.vocab_size, eng->generation.eos_ids, eng->generation.n_eos_ids, e);
+    struct guide_vocab *v = eng->guide_vocab;
+    pthread_mutex_unlock(&eng->guide_lock);
+    return v;
+}
+
 const struct model_generation *engine_generation(const struct engine *eng) { return &eng->generation; }
 
 /* ---- the thread ---- */
@@ -410,6 +428,8 @@ static bool check_request(const struct engine *eng, const struct engine_request 
         return err_set(e, ERR_INVALID, "n must be at least 1 and best_of at least n");
     if (*n_total > info->max_num_seqs)
         return err_set(e, ERR_INVALID, "%d choices are more than the %d sequences this server computes together", *n_total, info->max_num_seqs);
+    if (r->guide && r->beam_search)
+        return err_set(e, ERR_UNSUPPORTED, "use_beam_search cannot be combined with structured output");
     if (r->beam_search && 2 * *n_total > info->max_logprobs * 2 + 2)
         return err_set(e, ERR_INVALID, "a beam width of %d is more than %d", *n_total, info->max_logprobs + 1);
     int64_t room = (int64_t)info->max_model_len - r->n_tokens;
@@ -451,6 +471,7 @@ bool engine_submit(struct engine *eng, const struct engine_request *r, engine_no
     st->n = r->n;
     st->n_total = n_total;
     st->beam = r->beam_search && r->kind == ENGINE_GENERATE;
+    st->guide = r->guide && r->kind == ENGINE_GENERATE ? guide_ref(r->guide) : NULL;
     st->want_logits = r->want_logits;
     st->want_logprob = r->params->n_logprobs >= 0 || n_total > r->n;
     st->length_penalty = r->length_penalty;

@@ -13,6 +13,7 @@
 #include <stdint.h>
 #include "base/err.h"
 #include "base/log.h"
+#include "guide/guide.h"
 #include "sample/params.h"
 
 struct engine;
@@ -84,6 +85,9 @@ struct engine_info {
 const struct engine_info *engine_info(const struct engine *eng);
 /* Any thread may use it.  NULL when the model folder has no tokenizer (token ids only). */
 const struct tok *engine_tok(const struct engine *eng);
+/* What guides of this model are compiled against (guide/guide.h); made at the first call, which costs up to a few tenths of a second.  Any
+ * thread.  NULL: no tokenizer, or no memory. */
+struct guide_vocab *engine_guide_vocab(struct engine *eng, struct err *e);
 const struct model_generation *engine_generation(const struct engine *eng);
 
 /* ---- requests ---- */
@@ -103,6 +107,8 @@ struct engine_request {
     int64_t timeout_us;           /* 0: none, from submission; past it ENGINE_EV_ERROR with ERR_TIMEOUT */
     const char *cache_salt;       /* NULL: none; only equal salts share cached pages */
     const char *id;               /* for logs; copied; NULL: made up */
+    struct guide *guide;          /* NULL, or what the output must be: compiled for this engine's vocabulary; the engine takes a reference.  A
+                                     finished choice is in the guide's language; one that max_tokens cut is a beginning of it.  Not with beam_search. */
     bool want_logits;             /* SCORE: events carry the full row of logits (golden tests, --logits) */
 };
 

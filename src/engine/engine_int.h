@@ -53,6 +53,7 @@ struct choice {
     enum choice_state state;
     struct sched_seq *seq;       /* NULL until it has one of its own, and once ended */
     struct sample_seq *sampling;
+    struct guide_state *guide;   /* with a guide, once it draws */
     int32_t n_generated;
     bool cancelled;              /* asked for while it still carried the group's prompt */
     enum engine_finish finish;
@@ -78,6 +79,7 @@ struct engine_stream {
     float length_penalty;
     int32_t priority;
     int64_t deadline_us;
+    struct guide *guide;                /* or NULL */
     uint64_t salt, seed;
     int32_t rope_len;
     char id[64];
@@ -87,6 +89,7 @@ struct engine_stream {
     struct beam_state *beams;
     int32_t n_ended;
     bool finished, touched, expired;
+    struct err why;                     /* drawing failed */
     int32_t prompt_done;                /* prompt logprob rows emitted so far */
     struct engine_stream *next_touched, *next_expired, *prev, *next;
 
@@ -111,6 +114,8 @@ struct engine {
     struct dev *dev;
     struct fwd *fwd;
     struct tok *tok;
+    pthread_mutex_t guide_lock;
+    struct guide_vocab *guide_vocab;    /* made at its first use */
     struct sched *sched;
     struct sampler *sampler;
 

@@ -44,6 +44,7 @@ static void free_choice(struct engine *eng, struct choice *c)
         sched_end(eng->sched, c->seq);
     c->seq = NULL;
     sample_seq_close(&c->sampling);
+    guide_state_close(&c->guide);
 }
 
 /* The stream's last event was emitted: give back all it holds.  The engine's reference is dropped in stream_flush. */
@@ -188,10 +189,11 @@ void request_admit(struct engine *eng, struct engine_stream *st)
 static enum engine_finish why_ended(const struct engine *eng, const struct engine_stream *st, int32_t n_generated, int32_t token,
                                     bool *is_end_token, int32_t *stop_token)
 {
-    bool eos = id_in(token, eng->generation.eos_ids, eng->generation.n_eos_ids);
+    bool ignore_eos = st->params->ignore_eos && !st->guide; /* past a complete output nothing is left to draw */
+    bool eos = id_in(token, eng->generation.eos_ids, eng->generation.n_eos_ids) && !ignore_eos;
     bool stop = id_in(token, st->params->stop_ids, st->params->n_stop_ids);
-    *is_end_token = (eos && !st->params->ignore_eos) || stop;
-    *stop_token = stop && !(eos && !st->params->ignore_eos) ? token : -1;
+    *is_end_token = eos || stop;
+    *stop_token = stop && !eos ? token : -1;
     if (n_generated >= st->max_new && !*is_end_token)
         return ENGINE_FINISH_LENGTH;
     return *is_end_token ? ENGINE_FINISH_STOP : ENGINE_FINISH_NONE;
@@ -208,6 +210,15 @@ void request_token(struct engine *eng, struct choice *c, const struct sample_res
         .lp = {r->n_top, r->top_ids, r->top_logprobs}, .cumulative_logprob = c->cumulative,
     };
     ev.finish = why_ended(eng, st, c->n_generated, r->token, &ev.is_eos, &ev.stop_token);
+    struct err e;
+    if (c->guide && !ev.is_eos) {
+        if (!guide_state_advance(c->guide, r->token, &e)) {
+            request_fail(eng, st, e.code, e.msg);
+            return;
+        }
+        if (guide_state_ended(c->guide)) /* complete, and nothing but an end could follow: it need not be drawn */
+            ev.finish = ENGINE_FINISH_STOP;
+    }
     bool stored = ev.finish != ENGINE_FINISH_NONE ||
                   (sched_append(eng->sched, c->seq, r->token) && sample_seq_push(c->sampling, r->token));
     pthread_mutex_lock(&st->lock);

@@ -14,7 +14,7 @@ struct row {
     struct sched_seq *seq;       /* BEAM */
     int32_t logit;               /* index of its logits; END has none */
     int32_t pos;                 /* PROMPT: of the predicted token */
-    int32_t work;                /* index among the sampler's rows or look-ups */
+    int32_t work;                /* index among the sampler's rows or look-ups; -1: failed (the stream's why) */
 };
 
 /* Everything a step needs, sized once: no allocation per step. */
@@ -172,11 +172,26 @@ static void give_room(struct step_space *sp, int32_t row, struct sample_result *
 }
 
 /* Choices beyond the first get their sampling state when the prompt is done. */
-static bool open_sampling(struct choice *c)
+static bool open_sampling(struct choice *c, struct err *e)
 {
     if (!c->sampling && c->index > 0)
         c->sampling = sample_seq_fork(c->stream->choices[0].sampling, c->index);
-    return c->sampling != NULL;
+    if (!c->sampling)
+        return err_set(e, ERR_NOMEM, "out of memory while generating");
+    return c->guide || !c->stream->guide || guide_state_open(&c->guide, c->stream->guide, e);
+}
+
+/* Its token's row; false when the choice cannot go on (the stream's why). */
+static bool add_sample(struct row *r, const float *logits, struct sample_row *out)
+{
+    struct choice *c = r->choice;
+    if (!open_sampling(c, &r->stream->why))
+        return false;
+    *out = (struct sample_row){
+        .logits = logits, .seq = c->sampling, .position = r->stream->n_tokens + c->n_generated, .n_generated = c->n_generated,
+        .want_logprob = r->stream->want_logprob, .allowed = c->guide ? guide_state_mask(c->guide, &r->stream->why) : NULL,
+    };
+    return !c->guide || out->allowed;
 }
 
 static void sample_step(struct engine *eng, struct step_space *sp, float *logits)
@@ -186,15 +201,12 @@ static void sample_step(struct engine *eng, struct step_space *sp, float *logits
         struct row *r = &sp->rows[i];
         const float *row = logits + (size_t)r->logit * vocab;
         if (r->use == ROW_SAMPLE) {
-            if (!open_sampling(r->choice)) {
+            r->work = sp->n_sample;
+            if (!add_sample(r, row, &sp->sample[r->work])) {
                 r->work = -1;
                 continue;
             }
-            r->work = sp->n_sample++;
-            sp->sample[r->work] = (struct sample_row){
-                .logits = row, .seq = r->choice->sampling, .position = r->stream->n_tokens + r->choice->n_generated,
-                .n_generated = r->choice->n_generated, .want_logprob = r->stream->want_logprob,
-            };
+            sp->n_sample++;
             give_room(sp, i, &sp->sample[r->work].out);
         } else if (r->use == ROW_BEAM || r->use == ROW_PROMPT) {
             r->work = sp->n_lookup++;
@@ -252,7 +264,11 @@ static void hand_out_sample(struct engine *eng, const struct step_space *sp, con
     struct choice *c = r->choice;
     if (st->finished)
         return;
-    if (r->work < 0 || (st->choices[0].state == CHOICE_PENDING && !fork_group(eng, st))) {
+    if (r->work < 0) {
+        request_fail(eng, st, st->why.code, st->why.msg);
+        return;
+    }
+    if (st->choices[0].state == CHOICE_PENDING && !fork_group(eng, st)) {
         request_fail(eng, st, ERR_NOMEM, "out of memory while generating");
         return;
     }

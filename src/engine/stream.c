@@ -140,6 +140,7 @@ void stream_unref(struct engine_stream *st)
     evq_free(&st->events);
     pthread_mutex_destroy(&st->lock);
     pthread_cond_destroy(&st->cond);
+    guide_unref(&st->guide);
     mem_free(st->params);
     mem_free(st->tokens);
     mem_free(st->choices);

@@ -267,9 +267,10 @@ int32_t guide_build_seq(struct guide_builder *b, const int32_t *parts, size_t n)
 int32_t guide_build_alt(struct guide_builder *b, const int32_t *parts, size_t n) { return expr_alt(b, parts, n); }
 int32_t guide_build_repeat(struct guide_builder *b, int32_t part, int32_t min, int32_t max) { return expr_repeat(b, part, min, max); }
 
-int32_t guide_build_until(struct guide_builder *b, const char *stop)
+int32_t guide_build_until(struct guide_builder *b, const char *const *stops, size_t n)
 {
-    int32_t all = expr_repeat(b, expr_any(b), 0, -1);
-    int32_t with = expr_seq(b, (int32_t[]){all, expr_text(b, stop, strlen(stop)), all}, 3);
-    return expr_combine(b, all, with, DFA_AND_NOT);
+    int32_t all = expr_repeat(b, expr_any(b), 0, -1), stop = expr_never(b);
+    for (size_t i = 0; i < n; i++)
+        stop = expr_alt2(b, stop, *stops[i] ? expr_text(b, stops[i], strlen(stops[i])) : expr_fail(b, ERR_INVALID, "an empty stop"));
+    return n == 0 ? all : expr_combine(b, all, expr_seq(b, (int32_t[]){all, stop, all}, 3), DFA_AND_NOT);
 }

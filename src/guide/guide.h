@@ -101,8 +101,8 @@ int32_t guide_build_grammar(struct guide_builder *b, const char *text, size_t le
 int32_t guide_build_seq(struct guide_builder *b, const int32_t *parts, size_t n);
 int32_t guide_build_alt(struct guide_builder *b, const int32_t *parts, size_t n);
 int32_t guide_build_repeat(struct guide_builder *b, int32_t part, int32_t min, int32_t max);   /* max < 0: no end */
-/* Any text (also none) that does not contain stop, which has at least one byte: what a model may say before a tool call. */
-int32_t guide_build_until(struct guide_builder *b, const char *stop);
+/* Any text (also none) that does not contain any of stops, none of them empty: what a model may say before a tool call. */
+int32_t guide_build_until(struct guide_builder *b, const char *const *stops, size_t n);
 /* Closes the builder in any case. */
 bool guide_build_finish(struct guide_builder **b, int32_t root, struct guide_vocab *v, struct guide **out, struct err *e);
 

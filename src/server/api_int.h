@@ -34,7 +34,10 @@ struct api_fields {
     double temperature, top_p, min_p, typical_p, repetition_penalty, frequency_penalty, presence_penalty, length_penalty,
         timeout;
     const json_t *prompt, *messages, *tools, *documents, *chat_template_kwargs, *tool_choice, *response_format, *stop, *stop_token_ids,
-        *allowed_token_ids, *bad_words, *logit_bias, *stream_options, *suffix;
+        *allowed_token_ids, *bad_words, *logit_bias, *stream_options, *suffix,
+        *guided_json, *guided_regex, *guided_choice, *guided_grammar, *structured_outputs, *structural_tag;
+    const char *guided_whitespace_pattern;
+    bool guided_json_object;
     /* of stream_options */
     bool include_usage, continuous_usage;
 };
@@ -75,6 +78,7 @@ struct api_job {
     struct api_fields f;
     struct sample_params params;
     struct gen_request request;
+    struct guide *guide;              /* what the output must be, or NULL; the request borrows it */
     const char **stop; int32_t n_stop;
     int32_t max_tokens;               /* asked for; 0: the rest of the context */
     bool max_tokens_given;
@@ -110,6 +114,9 @@ bool api_prompt_completions(struct api_job *job, struct api_error *e);
 bool api_prompt_chat(struct api_job *job, struct api_error *e);
 /* Shared with /tokenize: the chat prompt's text appended to out. */
 bool api_prompt_render(const struct api *a, const struct api_fields *f, struct buf *out, struct api_error *e);
+
+/* api_guide.c: response_format, structured_outputs and guided_* to job->guide and job->request. */
+bool api_guide_build(struct api_job *job, struct api_error *e);
 
 /* api_job.c: api_job_open without the engine. */
 bool api_job_parse(struct api_job **out, const struct api *a, enum api_endpoint endpoint, const char *body, size_t len,

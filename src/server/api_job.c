@@ -133,6 +133,7 @@ void api_job_close(struct api_job **pjob)
         buf_free(&p->prompt_logprobs);
     }
     mem_free(job->prompts);
+    guide_unref(&job->guide);
     arena_close(&job->arena);
     json_decref(job->doc);
     mem_free(job);

@@ -53,12 +53,15 @@ static const struct api_field common_fields[] = {
     {"timeout", API_NUM, AT(timeout), 1e-6, 1e9},
     {"return_tokens_as_token_ids", API_BOOL, AT(token_ids_as_text), 0, 0},
     {"response_format", API_OBJ, AT(response_format), 0, 0},
-    {"guided_json", API_REFUSED, 0, 0, 0},
-    {"guided_regex", API_REFUSED, 0, 0, 0},
-    {"guided_choice", API_REFUSED, 0, 0, 0},
-    {"guided_grammar", API_REFUSED, 0, 0, 0},
-    {"structured_outputs", API_REFUSED, 0, 0, 0},
-    {"structural_tag", API_REFUSED, 0, 0, 0},
+    {"guided_json", API_ANY, AT(guided_json), 0, 0},
+    {"guided_regex", API_ANY, AT(guided_regex), 0, 0},
+    {"guided_choice", API_ARR, AT(guided_choice), 0, 0},
+    {"guided_grammar", API_ANY, AT(guided_grammar), 0, 0},
+    {"structured_outputs", API_OBJ, AT(structured_outputs), 0, 0},
+    {"structural_tag", API_ANY, AT(structural_tag), 0, 0},
+    {"guided_json_object", API_BOOL, AT(guided_json_object), 0, 0},
+    {"guided_whitespace_pattern", API_STR, AT(guided_whitespace_pattern), 0, 0},
+    {"guided_decoding_backend", API_NOTED, 0, 0, 0},
     {"logits_processors", API_REFUSED, 0, 0, 0},
     {"kv_transfer_params", API_REFUSED, 0, 0, 0},
     {"spaces_between_special_tokens", API_NOTED, 0, 0, 0}, /* of slow tokenizers only; tokenizer.json has none */
@@ -129,19 +132,6 @@ bool api_check_model(const struct api *a, const char *model, struct api_error *e
         if (strcmp(a->names[i], model) == 0)
             return true;
     return api_fail(e, ERR_NOT_FOUND, "model", "The model `%.256s` does not exist.", model);
-}
-
-static bool check_response_format(const struct api_fields *f, struct api_error *e)
-{
-    if (!f->response_format)
-        return true;
-    const json_t *type = json_object_get(f->response_format, "type");
-    if (!json_is_string(type))
-        return api_fail(e, ERR_INVALID, "response_format", "'response_format' must have a string 'type'");
-    if (strcmp(json_string_value(type), "text") == 0)
-        return true;
-    return api_fail(e, ERR_UNSUPPORTED, "response_format", "'response_format' of type '%.64s' is not supported yet; only 'text' is",
-                    json_string_value(type));
 }
 
 static bool check_tools(const struct api_fields *f, struct api_error *e)
@@ -227,7 +217,7 @@ bool api_params_read(struct api_job *job, struct api_error *e)
     api_fields_default(f);
     f->add_special_tokens = !chat;
     if (!api_fields_read(job->doc, chat ? api_chat_tables : api_completion_tables, f, job->api->opts.log, e) ||
-        !api_check_model(job->api, f->model, e) || !check_strings(f, e) || !check_response_format(f, e) || !check_stream(job, e))
+        !api_check_model(job->api, f->model, e) || !check_strings(f, e) || !check_stream(job, e))
         return false;
     if (f->suffix)
         return api_fail(e, ERR_UNSUPPORTED, "suffix", "suffix is not currently supported");
@@ -499,6 +489,8 @@ bool api_params_build(struct api_job *job, struct api_error *e)
     r->include_stop = f->include_stop;
     r->skip_special_tokens = f->skip_special_tokens;
     r->no_text = !job->api->tok;
+    if (!api_guide_build(job, e))
+        return false;
     job->n = (int32_t)f->n;
     job->fake_stream = job->endpoint == API_COMPLETIONS && f->stream && !job->score_only &&
                        (f->use_beam_search || (f->best_of != API_UNSET && f->best_of != f->n));
