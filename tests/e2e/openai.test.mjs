@@ -136,7 +136,7 @@ test("errors leave the next request alone", async () => {
   await fails(client.completions.create({ model, prompt: "word ".repeat(44000) }), 400, "BadRequestError");
   await fails(client.completions.create({ model: "other", prompt: "a" }), 404, "NotFoundError");
   await fails(client.completions.create({ model, prompt: "a", temperature: -1 }), 400, "BadRequestError");
-  await fails(client.chat.completions.create({ model, messages: question, response_format: { type: "json_object" } }), 400, "BadRequestError");
+  await fails(client.chat.completions.create({ model, messages: question, response_format: { type: "json_schema" } }), 400, "BadRequestError");
   assert.equal((await fetch(server.url + "/v1/completions")).status, 405);
   assert.equal((await fetch(server.url + "/v1/nothing")).status, 404);
   assert.equal((await fetch(server.url + "/v1/completions", { method: "POST", body: "{}" })).status, 415);

@@ -148,8 +148,9 @@ static void wrong_types_name_the_field(void **state)
         {"stop_token_ids", "[1,\"2\"]"}, {"stop_token_ids", "[-1]"}, {"allowed_token_ids", "[]"}, {"bad_words", "[\"\"]"}, {"bad_words", "[1]"},
         {"model", "7"}, {"echo", "0"}, {"best_of", "0"}, {"logprobs", "-1"}, {"logprobs", "true"}, {"prompt_logprobs", "-1"},
         {"truncate_prompt_tokens", "0"}, {"truncate_prompt_tokens", "-2"}, {"truncate_prompt_tokens", "99999"}, {"cache_salt", "\"\""},
-        {"logprobs_mode", "\"other\""}, {"suffix", "\"x\""}, {"guided_json", "{\"type\":\"object\"}"}, {"structured_outputs", "{\"regex\":\"a\"}"},
-        {"response_format", "{\"type\":\"json_object\"}"}, {"response_format", "{}"}, {"priority", "\"high\""}, {"min_tokens", "100"},
+        {"logprobs_mode", "\"other\""}, {"suffix", "\"x\""}, {"guided_json", "[1]"}, {"guided_json", "{\"type\":\"thing\"}"},
+        {"guided_regex", "\"(a\""}, {"guided_choice", "[]"}, {"structured_outputs", "{\"regex\":1}"}, {"structured_outputs", "{\"regexp\":\"a\"}"},
+        {"response_format", "{\"type\":\"xml\"}"}, {"response_format", "{}"}, {"priority", "\"high\""}, {"min_tokens", "100"},
         {"logprobs", "1000"}, {"stream_options", "{\"include_usage\":true}"},
     };
     for (size_t i = 0; i < sizeof fields / sizeof fields[0]; i++) {
