@@ -138,7 +138,7 @@ static bool read_fields(const struct api_fields *f, struct ask *a, struct api_er
         a->tags = f->structural_tag;
     }
     if (a->n > 1)
-        return api_fail(e, ERR_INVALID, a->param, "only one of json, regex, choice, grammar, json_object and structural_tag may constrain the output, found %d", a->n);
+        return api_fail(e, ERR_INVALID, a->param, "'%s': only one of json, regex, choice, grammar, json_object and structural_tag may constrain the output, found %d", a->param, a->n);
     return true;
 }
 
@@ -236,8 +236,10 @@ bool api_guide_build(struct api_job *job, struct api_error *e)
     } else {
         ok = compile_text(job, &a, v, &err);
     }
-    if (!ok)
+    if (!ok) {
+        err_prefix(&err, "'%s'", a.param);
         return api_fail_err(e, a.param, &err);
+    }
     job->request.engine.guide = job->guide;
     return true;
 }
