@@ -17,7 +17,7 @@
 struct serve {
     struct cli_engine_flags flags;
     const char *host, *chat_template, *generation_config, *key_file, *cert_file, *tls_key_file, *ca_file, *access_log_path;
-    int32_t cert_reqs;
+    int32_t cert_reqs, max_per_ip, body_timeout;
     struct api_limits limits;
     double model_idle_timeout;
     struct cli_list keys, names, origins, compat, models;
@@ -162,6 +162,8 @@ static bool fill_server_opts(struct serve *s, struct server_opts *o, struct err 
     o->http.n_threads = s->http_threads;
     o->http.n_workers = s->http_threads < 2 ? 2 : s->http_threads;
     o->http.max_connections = s->max_connections;
+    o->http.max_connections_per_ip = s->max_per_ip;
+    o->http.body_timeout_s = s->body_timeout;
     o->http.max_concurrent = s->max_concurrent;
     o->http.max_body_bytes = (size_t)s->max_body_bytes;
     o->http.idle_timeout_s = s->idle_timeout;
@@ -306,7 +308,7 @@ static bool serve(struct serve *s, const char *model, struct err *e)
 int cmd_serve(int argc, char **argv)
 {
     struct serve s = {.host = "127.0.0.1", .port = 8000, .generation_config = "auto", .http_threads = 2, .idle_timeout = 120,
-                      .max_body_bytes = 32 << 20, .drain_timeout = 60, .stall_timeout = 120, .request_id_headers = true, .cert_reqs = -1};
+                      .max_body_bytes = 32 << 20, .drain_timeout = 60, .stall_timeout = 120, .request_id_headers = true, .cert_reqs = -1, .body_timeout = 300};
     struct cli_opt engine_table[CLI_ENGINE_OPTS];
     cli_engine_flags_default(&s.flags);
     s.flags.log_level = "info";
@@ -330,6 +332,7 @@ int cmd_serve(int argc, char **argv)
         {"max-queue", 0, CLI_INT, &s.max_queue, "N", "waiting requests past which new ones get 429; 0: no bound", 0, INT32_MAX},
         {"max-concurrent-requests", 0, CLI_INT, &s.max_concurrent, "N", "requests in progress past which new ones get 429; 0: no bound", 0, INT32_MAX},
         {"max-connections", 0, CLI_INT, &s.max_connections, "N", "open connections; 0: as many as descriptors allow", 0, 1 << 20},
+        {"max-connections-per-ip", 0, CLI_INT, &s.max_per_ip, "N", "of them from one address; 0: any number", 0, 1 << 20},
         {"max-body-bytes", 0, CLI_I64, &s.max_body_bytes, "N", "largest request body", 1, 1 << 30},
         {"max-input-tokens", 0, CLI_INT, &s.limits.input_tokens, "N", "longest prompt; 0: what the context takes", 0, INT32_MAX},
         {"max-n", 0, CLI_INT, &s.limits.n, "N", "most choices a request may ask for; 0: --max-num-seqs", 0, 65536},
@@ -338,6 +341,7 @@ int cmd_serve(int argc, char **argv)
         {"request-timeout", 0, CLI_F64, &s.request_timeout, "S", "seconds a request may take, waiting included; 0: no bound", 0, 1e9},
         {"drain-timeout", 0, CLI_F64, &s.drain_timeout, "S", "seconds that running requests have after SIGTERM", 0, 1e9},
         {"stall-timeout", 0, CLI_F64, &s.stall_timeout, "S", "a step of the engine that takes longer makes /health say 503 and systemd's watchdog bark; 0: none does", 0, 1e9},
+        {"body-timeout", 0, CLI_INT, &s.body_timeout, "S", "seconds that the body of a request may take to arrive, however steadily it drips; 0: no bound", 0, 1 << 20},
         {"idle-timeout", 0, CLI_INT, &s.idle_timeout, "S", "seconds without progress after which a connection is closed", 1, 1 << 20},
         {"http-threads", 0, CLI_INT, &s.http_threads, "N", "threads for sockets, and as many (at least 2) for parsing", 1, 64},
         {"cors-origin", 0, CLI_LIST, &s.origins, "URL", "web pages of this origin may call; * for any", 0, 0},

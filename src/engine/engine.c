@@ -378,6 +378,7 @@ static void handle(struct engine *eng, struct msg *m)
 static void *engine_thread(void *arg)
 {
     struct engine *eng = arg;
+    pthread_setname_np(pthread_self(), "quire-engine");
     while (!atomic_load(&eng->stopping)) {
         struct mpsc_node *node;
         bool any = false;
@@ -394,8 +395,10 @@ static void *engine_thread(void *arg)
         if (turns)
             engine_turns_give(turns);
         if (any || worked) {
+            int64_t t0 = clock_now_ns();
             metrics_publish(eng);
             stream_flush(eng);
+            eng->metrics.schedule_seconds += (double)(clock_now_ns() - t0) / 1e9; /* told with the next step */
         }
         if (!worked && !atomic_load(&eng->stopping))
             mpsc_wait(&eng->inbox, eng->streams ? 10000 : -1); /* with requests but nothing to compute only deadlines can pass */

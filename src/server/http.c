@@ -343,6 +343,9 @@ static void refuse_body(struct http_exchange *x, size_t bytes)
 static enum MHD_Result receive(struct http_exchange *x, const char *data, size_t n)
 {
     size_t bytes = x->body.len + n;
+    /* Whoever drips would drip on; and no answer may be given before the body is complete. */
+    if (x->h->o.body_timeout_s > 0 && http_age_us(x) > (int64_t)x->h->o.body_timeout_s * 1000000)
+        return MHD_NO;
     if (!x->rejected && !buf_append(&x->body, data, n))
         refuse_body(x, bytes);
     if (!x->rejected)
@@ -560,10 +563,12 @@ static bool start_daemon(struct http *h, struct err *e)
     unsigned limit = connection_limit(h), threads = (unsigned)h->o.n_threads;
     if (threads > limit)
         threads = limit;
-    struct MHD_OptionItem more[4] = {{MHD_OPTION_END, 0, NULL}};
+    struct MHD_OptionItem more[5] = {{MHD_OPTION_END, 0, NULL}};
     int n = 0;
     if (threads > 1) /* a pool of one is no pool */
         more[n++] = (struct MHD_OptionItem){MHD_OPTION_THREAD_POOL_SIZE, (intptr_t)threads, NULL};
+    if (h->o.max_connections_per_ip > 0)
+        more[n++] = (struct MHD_OptionItem){MHD_OPTION_PER_IP_CONNECTION_LIMIT, h->o.max_connections_per_ip, NULL};
     if (h->tls) {
         more[n++] = (struct MHD_OptionItem){MHD_OPTION_HTTPS_CERT_CALLBACK, 0, (void *)(uintptr_t)http_tls_no_certificate};
         more[n++] = (struct MHD_OptionItem){MHD_OPTION_HTTPS_PRIORITIES, 0, (void *)(uintptr_t)http_tls_priorities};

@@ -59,6 +59,8 @@ struct http_opts {
     int port;                                /* 0: any free one */
     int n_threads, n_workers;                /* at least 1 each */
     int max_connections;                     /* 0: as many as descriptors allow */
+    int max_connections_per_ip;              /* 0: no limit */
+    int body_timeout_s;                      /* one whose body has not arrived by then is cut off; 0: no limit */
     int max_concurrent;                      /* 0: no limit */
     size_t max_body_bytes;
     int idle_timeout_s;

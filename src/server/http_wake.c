@@ -13,6 +13,7 @@ void http_wake(void *exchange)
 static void *wake_main(void *arg)
 {
     struct http *h = arg;
+    pthread_setname_np(pthread_self(), "quire-wake");
     while (!atomic_load(&h->stopping)) {
         struct mpsc_node *node;
         while ((node = mpsc_pop(&h->wakes)) != NULL) {

@@ -30,6 +30,7 @@ static void *watch_main(void *arg)
 {
     struct http *h = arg;
     struct epoll_event events[N_EVENTS];
+    pthread_setname_np(pthread_self(), "quire-watch");
     for (;;) {
         int n = epoll_wait(h->epoll_fd, events, N_EVENTS, -1);
         if (n < 0 && errno != EINTR)

@@ -117,6 +117,7 @@ static void work(struct http_exchange *x)
 
 static void work_loop(struct http *h, bool small_only)
 {
+    pthread_setname_np(pthread_self(), "quire-work");
     pthread_mutex_lock(&h->work_lock);
     for (;;) {
         struct http_exchange *x = take(h, SMALL);

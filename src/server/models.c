@@ -279,6 +279,7 @@ static void nap(struct server_models *ms, int64_t until_us)
 static void *loader_main(void *arg)
 {
     struct server_models *ms = arg;
+    pthread_setname_np(pthread_self(), "quire-loader");
     pthread_mutex_lock(&ms->lock);
     while (!ms->stop) {
         expire(ms);

@@ -102,6 +102,28 @@ test("a huge prompt does not hold up others", async (t) => {
   await server.close();
 });
 
+test("a body that drips is cut off, and so are connections beyond those of one address", async (t) => {
+  const server = await serve(t, "--body-timeout", "1", "--max-connections-per-ip", "8");
+  const { hostname, port } = new URL(server.url);
+  const dripped = new Promise((resolve) => {
+    const s = net.connect({ host: hostname, port: Number(port) }, () => {
+      s.write("POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n");
+      const drip = setInterval(() => s.write(" "), 100);
+      s.on("close", () => { clearInterval(drip); resolve(Date.now()); });
+      s.on("error", () => {});
+    });
+  });
+  const start = Date.now();
+  assert.ok((await dripped) - start < 4000);
+  const all = await Promise.all(Array.from({ length: 12 }, () => raw(server.url)));
+  let n = 0;
+  all.forEach((s) => s.on("close", () => n++).resume());
+  await until(() => n >= 4, "those beyond eight are closed", 5);
+  all.forEach((s) => s.destroy());
+  await until(async () => (await fetch(server.url + "/health").catch(() => ({}))).status === 200, "room again", 5);
+  await server.close();
+});
+
 test("SIGTERM finishes what runs", async (t) => {
   const server = await serve(t);
   const r = await server.post("/v1/completions", { prompt: "Once", max_tokens: 900, ignore_eos: true, stream: true });
@@ -130,7 +152,7 @@ test("a second signal ends it at once", async (t) => {
   const all = Array.from({ length: 50 }, () => server.post("/v1/completions", { prompt: "Once", max_tokens: 1000, ignore_eos: true }).then((r) => r.text(), () => "cut"));
   await until(async () => (await server.metric("num_requests_running")) > 0, "running");
   server.kill("SIGINT");
-  await new Promise((r) => setTimeout(r, 50));
+  await until(() => /draining/.test(server.log()), "the first was seen"); // two that wait together are one
   server.kill("SIGINT");
   assert.equal((await server.exited).code, 130);
   await Promise.all(all);
