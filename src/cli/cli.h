@@ -158,6 +158,7 @@ int cmd_bench(int argc, char **argv);
 int cmd_bench_serve(int argc, char **argv);
 int cmd_bench_context(int argc, char **argv);
 int cmd_bench_kernels(int argc, char **argv);
+int cmd_bench_guide(int argc, char **argv);
 int cmd_bench_startup(int argc, char **argv);
 
 #endif

@@ -159,6 +159,7 @@ static const struct { const char *name, *what; int (*run)(int argc, char **argv)
     {"serve", "many clients against an OpenAI-compatible server", cmd_bench_serve},
     {"context", "a server's speed as the prompt grows to the end of its context", cmd_bench_context},
     {"kernels", "each kernel against this machine's measured limits", cmd_bench_kernels},
+    {"guide", "masks of structured output with a model's vocabulary", cmd_bench_guide},
     {"startup", "from the start of a server to /health and to the first token", cmd_bench_startup},
 };
 

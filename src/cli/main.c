@@ -16,7 +16,7 @@ static const struct command commands[] = {
     {"batch", "many requests from a file, answers to a file", cmd_batch},
     {"score", "log-probabilities and perplexity of given text or token ids", cmd_score},
     {"tokenize", "text to token ids and back", cmd_tokenize},
-    {"bench", "measurements: latency, throughput, serve, context, kernels, startup", cmd_bench},
+    {"bench", "measurements: latency, throughput, serve, context, kernels, guide, startup", cmd_bench},
     {"render", "messages through a chat template", cmd_render},
     {"pull", "download a model from a Hugging Face compatible hub", cmd_pull},
     {"devices", "what was detected: CPU, cores, memory bandwidth", cmd_devices},

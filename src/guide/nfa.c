@@ -573,7 +573,7 @@ static bool find_order(struct analysis *a, struct nfa *out)
                     r = left[i].from;
                     break;
                 }
-        expr_fail(b, ERR_UNSUPPORTED, "rule '%.64s' begins with itself (left recursion): write it as a repetition", b->rules[r].name);
+        expr_fail(b, ERR_UNSUPPORTED, "rule '%.64s' begins with itself (left recursion): write it as a repetition", r > 0 ? b->rules[r - 1].name : "root");
     }
     mem_free(waiting);
     mem_free(left);
