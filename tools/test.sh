@@ -131,7 +131,8 @@ else
     note "end to end"
     check "clients against a server, batches" bash tests/e2e/run.sh
     if [ "$what" = all ]; then
-        check "clients that behave badly, for ${CHAOS_MINUTES:-1} minute" tests/chaos/run --minutes "${CHAOS_MINUTES:-1}"
+        check "clients that behave badly" tests/chaos/run --minutes "${CHAOS_MINUTES:-0.7}"
+        check "clients that behave badly, over TLS" tests/chaos/run --tls --minutes "${CHAOS_MINUTES:-0.3}"
         note "address and undefined behaviour sanitizers"
         ASAN_OPTIONS=detect_leaks=1 suite asan
         note "thread sanitizer"

@@ -5,14 +5,18 @@
 // and an orderly exit (which under ASan says whether anything leaked).
 import assert from "node:assert/strict";
 import fs from "node:fs";
+import { execFileSync } from "node:child_process";
 import http from "node:http";
+import https from "node:https";
 import net from "node:net";
 import os from "node:os";
 import path from "node:path";
+import tls from "node:tls";
 import { parseArgs } from "node:util";
 import { serve, until } from "../e2e/serve.mjs";
 
-const { values: opts } = parseArgs({ options: { minutes: { type: "string", default: "1" }, seed: { type: "string" }, actors: { type: "string", default: "40" } } });
+const { values: opts } = parseArgs({ options: { minutes: { type: "string", default: "1" }, seed: { type: "string" }, actors: { type: "string", default: "40" },
+  tls: { type: "boolean", default: false } } });
 const seed = Number(opts.seed ?? Date.now() % 1e9), endAt = Date.now() + Number(opts.minutes) * 60e3;
 const MAX_BODY = 256 << 10, IDLE_S = 3;
 
@@ -27,8 +31,16 @@ const dir = fs.mkdtempSync(path.join(os.tmpdir(), "quire-chaos-"));
 const keys = path.join(dir, "keys"), KEY = "sk-control-0001", OTHER = "sk-chaos-00001";
 const writeKeys = () => fs.writeFileSync(keys, `${KEY} name=control\n${OTHER} name=chaos concurrent=${200 + below(100)}\n# ${below(1e9)}\n`);
 writeKeys();
+const secure = [];
+if (opts.tls) {
+  process.env.NODE_TLS_REJECT_UNAUTHORIZED = "0";
+  process.removeAllListeners("warning");
+  const [cert, key] = ["cert.pem", "key.pem"].map((n) => path.join(dir, n));
+  execFileSync("openssl", ["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-keyout", key, "-out", cert, "-subj", "/CN=localhost", "-days", "2"], { stdio: "pipe" });
+  secure.push("--ssl-certfile", cert, "--ssl-keyfile", key);
+}
 const server = await serve(null, "--api-key-file", keys, "--metrics-public", "--max-body-bytes", String(MAX_BODY), "--idle-timeout", String(IDLE_S), "--request-timeout", "20",
-  "--max-queue", "100", "--max-num-seqs", "32", "--num-kv-blocks", "500", "--max-connections", "3000", "--access-log", path.join(dir, "access.log"), "--log-format", "json");
+  "--max-queue", "100", "--max-num-seqs", "32", "--num-kv-blocks", "500", "--max-connections", "3000", "--access-log", path.join(dir, "access.log"), "--log-format", "json", ...secure);
 const { hostname, port } = new URL(server.url);
 const counts = {};
 const count = (what) => (counts[what] = (counts[what] ?? 0) + 1);
@@ -45,11 +57,12 @@ const questions = [
   { path: "/v1/completions", body: { prompt: "There was", max_tokens: 30, temperature: 0, stream: true } },
 ];
 
-const agent = new http.Agent({ keepAlive: true, maxSockets: 4 });
+const transport = opts.tls ? https : http;
+const agent = new transport.Agent({ keepAlive: true, maxSockets: 4 });
 function ask(q, key = KEY) {
   return new Promise((resolve, reject) => {
     const text = JSON.stringify(q.body);
-    const r = http.request({ hostname, port, path: q.path, method: "POST", agent, timeout: 60e3,
+    const r = transport.request({ hostname, port, path: q.path, method: "POST", agent, timeout: 60e3,
       headers: { "Content-Type": "application/json", "Content-Length": Buffer.byteLength(text), Authorization: `Bearer ${key}` } }, (reply) => {
       let got = "";
       reply.setEncoding("utf8");
@@ -113,16 +126,21 @@ const request = (body = completion(), route = "/v1/completions", extra) => {
 /** A socket; what it gets is counted.  Errors are what chaos is about. */
 function connect(options = {}) {
   return new Promise((resolve) => {
-    const s = net.connect({ host: hostname, port: Number(port), ...options });
+    // To a port that speaks TLS some come without, and some leave in the middle of the handshake.
+    const plain = !opts.tls || random() < 0.1, to = { host: hostname, port: Number(port), ...options };
+    const s = plain ? net.connect(to) : tls.connect({ ...to, rejectUnauthorized: false });
+    if (!plain && random() < 0.05) setTimeout(() => s.destroy(), below(5));
     s.got = 0;
     s.first = "";
     s.on("data", (d) => { s.got += d.length; if (s.first.length < 64) s.first += d.toString("latin1").slice(0, 64); });
     s.on("error", () => count("socket errors"));
-    s.on("connect", () => resolve(s));
+    s.on(plain ? "connect" : "secureConnect", () => resolve(s));
     s.on("close", () => resolve(s));
   });
 }
 const closed = (s, ms) => Promise.race([new Promise((r) => s.once("close", r)), sleep(ms)]);
+
+const hangUp = (s) => { if (s instanceof tls.TLSSocket || random() < 0.5) s.destroy(); else s.resetAndDestroy(); };
 
 /** Hangs up with FIN or RST, now or after some bytes. */
 async function aborts() {
@@ -131,7 +149,7 @@ async function aborts() {
   const bytes = pick([0, 0, 1, 100, 3000]);
   const until = Date.now() + below(400);
   while (Date.now() < until && (bytes === 0 || s.got < bytes) && !s.destroyed) await sleep(5);
-  if (random() < 0.5) s.resetAndDestroy(); else s.destroy();
+  hangUp(s);
 }
 
 /** A valid request with bytes changed, cut out or put in. */
@@ -248,7 +266,7 @@ async function burst() {
   const all = await Promise.all(Array.from({ length: 1000 }, () => connect()));
   for (const s of all) if (random() < 0.3) s.write(random() < 0.3 ? request({ ...completion(), max_tokens: 1 + below(10) }) : "GET /health HTTP/1.1\r\nHost: x\r\n\r\n");
   await sleep(below(1500));
-  for (const s of all.sort(() => random() - 0.5)) { if (random() < 0.5) s.resetAndDestroy(); else s.destroy(); }
+  for (const s of all.sort(() => random() - 0.5)) hangUp(s);
   count("bursts");
 }
 
