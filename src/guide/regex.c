@@ -19,6 +19,7 @@ struct parser {
     bool search;                 /* not anchored: text may come before and after */
     bool fold;                   /* ASCII letters match both cases */
     bool dot_all;
+    bool wide;                   /* inside a negated class: what is left out must be the wider meaning */
     int depth;
 };
 
@@ -103,10 +104,10 @@ static int class_escape(struct parser *p, struct ranges *v)
     switch (peek(p)) {
     case 'd': ok = push_all(p, v, digits, 1); break;
     case 'w': ok = push_all(p, v, words, 4); break;
-    case 's': ok = push_all(p, v, spaces, 2); break;
+    case 's': ok = p->wide ? push_all(p, v, all_spaces, sizeof all_spaces / sizeof all_spaces[0]) : push_all(p, v, spaces, 2); break;
     case 'D': ok = push_not(p, v, digits, 1); break;
     case 'W': ok = push_not(p, v, words, 4); break;
-    case 'S': ok = push_not(p, v, all_spaces, sizeof all_spaces / sizeof all_spaces[0]); break;
+    case 'S': ok = p->wide ? push_not(p, v, spaces, 2) : push_not(p, v, all_spaces, sizeof all_spaces / sizeof all_spaces[0]); break;
     default: return 0;
     }
     p->at++;
@@ -259,9 +260,12 @@ static int class_member(struct parser *p, struct ranges *v, uint32_t *c)
 static int32_t parse_class(struct parser *p)
 {
     struct ranges v = {0};
-    bool negate = take(p, "^"), ok = true;
+    bool negate = take(p, "^"), ok = true, space = false, not_space = false;
+    p->wide = negate;
     while (ok && more(p) && peek(p) != ']') {
         uint32_t lo = 0, hi;
+        space |= looking_at(p, "\\s");
+        not_space |= looking_at(p, "\\S");
         int k = class_member(p, &v, &lo);
         if (k) {
             ok = k > 0;
@@ -278,6 +282,9 @@ static int32_t parse_class(struct parser *p)
     }
     if (ok && !take(p, "]"))
         ok = bad(p, "'[' without ']'") >= 0;
+    p->wide = false;
+    if (ok && space && not_space) /* [\s\S]: everything, in any dialect */
+        ok = push(p, &v, 0, 0x10FFFF);
     int32_t id = !ok ? -1 : negate ? expr_not_set(p->b, v.r, v.n) : expr_set(p->b, v.r, v.n);
     mem_free(v.r);
     return id;
