@@ -22,6 +22,8 @@ ALLOWED = {
     "par": "tensor",
     "hub": "",
     "fwd": "tensor dev model par",
+    "quant": "tensor kern",
+    "convert": "tensor dev model fwd quant tok",
     "engine": "tensor dev model fwd kv sched sample guide tok par",
     "server": "tok engine",
     "bench": "tok engine kern dev tensor guide",

@@ -194,6 +194,9 @@ struct dev_moe {
  * router is [n][n_experts, + 1 if SHARED_GATED].  Equal logits: the lower expert first. */
 void dev_moe(struct dev *d, const struct dev_moe *p, const float *router, const float *x, float *out, float scale, int32_t n);
 
+/* The choice dev_moe makes for one row: expert and weight [n_used, + 1 with a shared one].  Host memory, outside or inside a step. */
+void dev_moe_route(const struct dev_moe *p, const float *router, int32_t *expert, float *weight);
+
 enum dev_rope_style { DEV_ROPE_NONE, DEV_ROPE_HALF, DEV_ROPE_INTERLEAVED };
 /* Prepare q and write k, v of all n_tokens rows into the pages of one layer.
  * qkv rows hold q [n_heads][head_dim], k [n_kv_heads][head_dim], v [n_kv_heads][head_dim], in this order, ld floats

@@ -338,7 +338,8 @@ static bool open_space(struct fwd *f, const struct model *m, const struct fwd_op
         if (a->rope[i].dim && !rope_open(&f->rope[i], f->d, &a->rope[i], o->max_tokens, o->max_model_len, e))
             return false;
     struct dev_kv_spec kv = {
-        .n_layers = a->n_layers, .n_kv_heads = a->n_kv_heads, .head_dim = a->head_dim, .n_blocks = o->n_blocks, .type = fwd_kv_type(m, o),
+        .n_layers = f->one_kv_layer ? 1 : a->n_layers, .n_kv_heads = a->n_kv_heads, .head_dim = a->head_dim, .n_blocks = o->n_blocks,
+        .type = fwd_kv_type(m, o),
     };
     return dev_kv_open(f->d, &f->kv, &kv, e);
 }
@@ -421,6 +422,43 @@ void fwd_close(struct fwd **f)
         mem_free(p->host_hidden);
     dev_free(p->d, p->workspace);
     mem_free(p);
+}
+
+bool fwd_open_bare(struct fwd **out, struct dev *d, const struct model *m, const struct fwd_opts *o, struct err *e)
+{
+    struct progress p = { .o = o };
+    *out = NULL;
+    if (!check_opts(model_arch(m), o, e))
+        return false;
+    struct fwd *f = mem_try_zalloc(1, sizeof *f);
+    if (!f)
+        return err_set(e, ERR_NOMEM, "no memory for the forward pass");
+    f->d = d;
+    f->arch = *model_arch(m);
+    f->max_tokens = o->max_tokens;
+    f->max_logits = o->max_logits;
+    f->one_kv_layer = true;
+    f->layers = mem_try_zalloc((size_t)f->arch.n_layers, sizeof *f->layers);
+    bool ok = f->layers || err_set(e, ERR_NOMEM, "no memory for %d layers", f->arch.n_layers);
+    if (!ok || !open_space(f, m, o, e) || !load_slots(f, m, false, 0, &p, e) || !load_positions(f, m, e) || !load_alibi(f, e)) {
+        fwd_close(&f);
+        return false;
+    }
+    *out = f;
+    return true;
+}
+
+bool fwd_load_layer(struct fwd *f, const struct model *m, const struct fwd_opts *o, int layer, struct err *e)
+{
+    struct progress p = { .o = o };
+    fwd_free_layer(f, layer);
+    return load_slots(f, m, true, layer, &p, e);
+}
+
+void fwd_free_layer(struct fwd *f, int layer)
+{
+    free_layer(f, &f->layers[layer]);
+    f->layers[layer] = (struct fwd_layer){ 0 };
 }
 
 const char *fwd_packed_state(const struct fwd *f)

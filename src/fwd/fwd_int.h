@@ -4,6 +4,7 @@
 
 #include "fwd/fwd.h"
 #include "fwd/rope.h"
+#include "fwd/walk.h"
 
 /* Linears as the user thinks of them: the three kinds that may be chosen, then tables of embeddings that are not the head as well. */
 enum { FWD_CARRY_EMBED = FWD_KIND_COUNT, FWD_CARRY_COUNT };
@@ -45,6 +46,7 @@ struct fwd {
     struct rope *rope[ARCH_N_ROPES];
     void *workspace;
     struct fwd_space ws;
+    bool one_kv_layer;             /* all layers use the pages of one: they run one at a time, each from a sequence's begin (walk.h) */
     struct packed *packed;         /* mapped weights, or NULL */
     char packed_state[200];
     uint32_t carried[FWD_CARRY_COUNT];   /* of the linears of each kind: a bit for each dev_format */
@@ -64,6 +66,31 @@ void fwd_choose(const struct model *m, const struct fwd_opts *o, enum arch_linea
 int fwd_carry_kind(const struct arch *a, enum arch_linear slot);
 /* "attn=int4-g32+int8-g16 ffn=int4-g32 head=int8-g16 embed=f16" */
 void fwd_carried_text(const uint32_t carried[FWD_CARRY_COUNT], char *out, size_t size);
+
+/* The rows being computed.  pending is a sub-layer's output that was normed and still has to be added to x. */
+struct flow {
+    struct fwd *f;
+    float *x, *attn;
+    const float *pending;
+    int32_t n;
+    const float *cos[ARCH_N_ROPES], *sin[ARCH_N_ROPES];
+    /* One piece at a time: */
+    bool alone;                    /* no layer is the last */
+    const struct fwd_capture *capture;   /* NULL: nobody looks */
+    const struct fwd_batch *batch;
+    struct err *e;
+    bool failed;
+};
+
+/* x is ws.x before and after a layer; the head takes it there and leaves ws.last_h and ws.logits. */
+enum fwd_piece { FWD_PIECE_EMBED, FWD_PIECE_LAYER, FWD_PIECE_HEAD };
+bool fwd_run_piece(struct fwd *f, const struct fwd_batch *b, enum fwd_piece piece, int layer, const struct fwd_capture *capture, struct err *e);
+
+/* Everything but the layers' weights; those of one layer in, and out again. */
+bool fwd_open_bare(struct fwd **out, struct dev *d, const struct model *m, const struct fwd_opts *o, struct err *e);
+bool fwd_load_layer(struct fwd *f, const struct model *m, const struct fwd_opts *o, int layer, struct err *e);
+void fwd_free_layer(struct fwd *f, int layer);
+
 /* The format that q chooses for a slot; false: none. */
 bool fwd_quant_format(const struct fwd_quant *q, const struct arch *a, enum arch_linear slot, enum dev_format *out);
 enum dev_kv_type fwd_kv_type(const struct model *m, const struct fwd_opts *o);

@@ -1,15 +1,18 @@
 /* The layer loop.  What a block looks like: model/arch.h. */
 #include <assert.h>
+#include "base/mem.h"
 #include "fwd/fwd_int.h"
 
-/* The rows being computed.  pending is a sub-layer's output that was normed and still has to be added to x. */
-struct flow {
-    struct fwd *f;
-    float *x, *attn;
-    const float *pending;
-    int32_t n;
-    const float *cos[ARCH_N_ROPES], *sin[ARCH_N_ROPES];
-};
+/* Shows the rows that are about to enter a linear to whoever asked: what computes them must have run. */
+static void show(struct flow *w, enum arch_linear slot, int index, const float *x, int64_t ld, int32_t n)
+{
+    if (!w->capture)
+        return;
+    w->failed = !dev_step_end(w->f->d, w->e) || w->failed;
+    if (!w->failed)
+        w->capture->fn(w->capture->ctx, slot, index, x, ld, n);
+    dev_step_begin(w->f->d, &w->batch->b);
+}
 
 static const struct dev_linear STORE = { .epi = DEV_EPI_STORE, .act = DEV_ACT_NONE, .scale = 1.0f };
 
@@ -60,8 +63,64 @@ static void mlp(struct flow *w, const struct fwd_layer *l, const float *in)
     struct fwd *f = w->f;
     const struct arch *a = &f->arch;
     struct dev_linear up = { .epi = a->mlp == ARCH_MLP_GATED ? DEV_EPI_GLU : DEV_EPI_STORE, .act = device_act(a->act), .scale = 1.0f };
+    show(w, ARCH_LIN_GATE_UP, 0, in, a->hidden, w->n);
     dev_linear(f->d, &up, l->lin[ARCH_LIN_GATE_UP], in, a->hidden, f->ws.mlp, a->ffn, w->n);
+    show(w, ARCH_LIN_DOWN, 0, f->ws.mlp, a->ffn, w->n);
     add_linear(w, l->lin[ARCH_LIN_DOWN], f->ws.mlp, l->vec[ARCH_VEC_POST_MLP_NORM]);
+}
+
+/* The rows of each expert, and what they become inside it: dev_moe keeps them to itself. */
+static void show_expert(struct flow *w, const struct dev_moe *p, int index, const float *in, const int32_t *rows, int32_t n, float *x, float *middle)
+{
+    struct fwd *f = w->f;
+    const struct arch *a = &f->arch;
+    bool shared = index == a->n_experts;
+    struct dev_linear up = { .epi = DEV_EPI_GLU, .act = p->act, .scale = 1.0f };
+    int32_t ffn = shared ? a->shared_ffn : a->expert_ffn;
+    if (n == 0)
+        return;
+    dev_gather_rows(f->d, x, in, rows, n, a->hidden);
+    show(w, shared ? ARCH_LIN_SHARED_GATE_UP : ARCH_LIN_EXPERT_GATE_UP, shared ? 0 : index, x, a->hidden, n);
+    dev_linear(f->d, &up, p->gate_up[index], x, a->hidden, middle, ffn, n);
+    show(w, shared ? ARCH_LIN_SHARED_DOWN : ARCH_LIN_EXPERT_DOWN, shared ? 0 : index, middle, ffn, n);
+}
+
+static void show_experts(struct flow *w, const struct dev_moe *p, const float *in, int32_t width)
+{
+    struct fwd *f = w->f;
+    const struct arch *a = &f->arch;
+    int32_t k = a->n_experts_used + (a->shared_ffn > 0), n_all = fwd_n_experts(a), ffn = a->expert_ffn > a->shared_ffn ? a->expert_ffn : a->shared_ffn;
+    int32_t *expert = mem_try_alloc((size_t)(w->n * k), sizeof *expert), *rows = mem_try_alloc((size_t)w->n, sizeof *rows);
+    float *weight = mem_try_alloc((size_t)k, sizeof *weight), *x = dev_alloc(f->d, (size_t)w->n * (size_t)a->hidden * sizeof *x, w->e);
+    float *middle = dev_alloc(f->d, (size_t)w->n * (size_t)ffn * sizeof *middle, w->e);
+    float *router = mem_try_alloc((size_t)w->n, (size_t)width * sizeof *router);
+    if (!expert || !rows || !weight || !x || !middle || !router) {
+        w->failed = true;
+        err_set(w->e, ERR_NOMEM, "no memory for the experts of %d tokens", (int)w->n);
+        goto done;
+    }
+    w->failed = !dev_step_end(f->d, w->e) || w->failed;
+    dev_download(f->d, router, f->ws.router, (size_t)w->n * (size_t)width * sizeof *router);
+    dev_step_begin(f->d, &w->batch->b);
+    for (int32_t i = 0; i < w->n; i++)
+        dev_moe_route(p, router + (int64_t)i * width, expert + (int64_t)i * k, weight);
+    for (int index = 0; index < n_all; index++) {
+        int32_t n = 0;
+        for (int32_t i = 0; i < w->n * k; i++)
+            if (expert[i] == index)
+                rows[n++] = i / k;
+        show_expert(w, p, index, in, rows, n, x, middle);
+    }
+    /* rows and x are used by what is still enqueued. */
+    w->failed = !dev_step_end(f->d, w->e) || w->failed;
+    dev_step_begin(f->d, &w->batch->b);
+done:
+    mem_free(expert);
+    mem_free(rows);
+    mem_free(weight);
+    mem_free(router);
+    dev_free(f->d, x);
+    dev_free(f->d, middle);
 }
 
 static void mixture(struct flow *w, const struct fwd_layer *l, const float *in)
@@ -75,7 +134,10 @@ static void mixture(struct flow *w, const struct fwd_layer *l, const float *in)
         .routed_scale = a->experts_scale, .act = device_act(a->act), .gate_up = l->expert_up, .down = l->expert_down,
     };
     int32_t width = a->n_experts + a->shared_gated, most = fwd_moe_rows(a);
+    show(w, ARCH_LIN_ROUTER, 0, in, a->hidden, w->n);
     dev_linear(f->d, &STORE, l->lin[ARCH_LIN_ROUTER], in, a->hidden, f->ws.router, width, w->n);
+    if (w->capture)
+        show_experts(w, &p, in, width);
     for (int32_t from = 0; from < w->n; from += most) {
         int32_t n = w->n - from < most ? w->n - from : most;
         dev_moe(f->d, &p, f->ws.router + (int64_t)from * width, in + (int64_t)from * a->hidden, w->x + (int64_t)from * a->hidden,
@@ -115,13 +177,17 @@ static void latent_qkv(struct flow *w, const struct fwd_layer *l, const float *i
     int64_t q_width = (int64_t)a->n_heads * a->head_dim, width = a->latent.kv_rank + a->latent.rope_dim;
     const float *q_in = in;
     if (a->latent.q_rank) {
+        show(w, ARCH_LIN_Q_A, 0, in, a->hidden, w->n);
         dev_linear(f->d, &STORE, l->lin[ARCH_LIN_Q_A], in, a->hidden, f->ws.latent, a->latent.q_rank, w->n);
         norm_latent(w, l->vec[ARCH_VEC_Q_A_NORM], f->ws.latent, a->latent.q_rank, a->latent.q_rank);
         q_in = f->ws.latent;
     }
+    show(w, ARCH_LIN_Q, 0, q_in, dev_weight_cols(l->lin[ARCH_LIN_Q]), w->n);
     dev_linear(f->d, &STORE, l->lin[ARCH_LIN_Q], q_in, dev_weight_cols(l->lin[ARCH_LIN_Q]), f->ws.qkv, ld, w->n);
+    show(w, ARCH_LIN_KV_A, 0, in, a->hidden, w->n);
     dev_linear(f->d, &STORE, l->lin[ARCH_LIN_KV_A], in, a->hidden, f->ws.latent, width, w->n);
     norm_latent(w, l->vec[ARCH_VEC_KV_A_NORM], f->ws.latent, a->latent.kv_rank, width);
+    show(w, ARCH_LIN_KV_B, 0, f->ws.latent, width, w->n);
     dev_linear(f->d, &STORE, l->lin[ARCH_LIN_KV_B], f->ws.latent, width, f->ws.qkv + q_width, ld, w->n);
 }
 
@@ -149,7 +215,7 @@ static void write_kv(struct flow *w, int layer, int64_t ld)
         .style = !rope ? DEV_ROPE_NONE : a->pos == ARCH_POS_ROPE_HALF ? DEV_ROPE_HALF : DEV_ROPE_INTERLEAVED,
         .rope_dim = rope ? a->rope[r].dim : 0, .cos = rope ? w->cos[r] : NULL, .sin = rope ? w->sin[r] : NULL,
         .q_norm = head_norm ? l->vec[ARCH_VEC_Q_NORM] : NULL, .k_norm = head_norm ? l->vec[ARCH_VEC_K_NORM] : NULL,
-        .qk_norm_eps = a->norm_eps, .layer = layer,
+        .qk_norm_eps = a->norm_eps, .layer = f->one_kv_layer ? 0 : layer,
     };
     dev_rope_kv(f->d, &p, f->ws.qkv, ld, f->kv);
 }
@@ -175,13 +241,15 @@ static void run_layer(struct flow *w, const struct fwd_batch *b, int layer)
     struct fwd *f = w->f;
     const struct arch *a = &f->arch;
     const struct fwd_layer *l = &f->layers[layer];
-    bool last = layer == a->n_layers - 1;
+    bool last = !w->alone && layer == a->n_layers - 1;
     int64_t ld = (int64_t)(a->n_heads + 2 * a->n_kv_heads) * a->head_dim;
     const float *in = norm(w, l->vec[ARCH_VEC_NORM1], l->vec[ARCH_VEC_NORM1_BIAS], f->ws.h);
-    if (a->latent.kv_rank)
+    if (a->latent.kv_rank) {
         latent_qkv(w, l, in, ld);
-    else
+    } else {
+        show(w, ARCH_LIN_QKV, 0, in, a->hidden, w->n);
         qkv(w, l, in, ld);
+    }
     if (a->qk_norm == ARCH_QK_NORM_ROW || a->qk_norm == ARCH_QK_NORM_HEAD_LAYER)
         norm_qk(w, l, ld);
     write_kv(w, layer, ld);
@@ -189,11 +257,12 @@ static void run_layer(struct flow *w, const struct fwd_batch *b, int layer)
         return;
     struct dev_attention p = {
         .n_heads = a->n_heads, .n_kv_heads = a->n_kv_heads, .head_dim = a->head_dim, .scale = a->attn_scale, .softcap = a->attn_softcap,
-        .window = a->layer_window[layer], .alibi_slopes = f->alibi, .layer = layer,
+        .window = a->layer_window[layer], .alibi_slopes = f->alibi, .layer = f->one_kv_layer ? 0 : layer,
     };
     dev_attention(f->d, &p, f->ws.qkv, ld, f->kv, w->attn, (int64_t)a->n_heads * a->head_dim);
     if (last && b->n_logits < w->n)
         keep_logit_rows(w, b, &in);
+    show(w, ARCH_LIN_ATTN_OUT, 0, w->attn, (int64_t)a->n_heads * a->head_dim, w->n);
     if (a->residual == ARCH_RES_PARALLEL) {
         /* The second norm must see x as it was before attention is added. */
         if (l->vec[ARCH_VEC_NORM2])
@@ -233,6 +302,7 @@ static void head(struct flow *w)
     const struct arch *a = &f->arch;
     const float *in = norm(w, f->vec[ARCH_VEC_FINAL_NORM], f->vec[ARCH_VEC_FINAL_NORM_BIAS], f->ws.last_h);
     struct dev_linear p = { .epi = DEV_EPI_STORE, .act = DEV_ACT_NONE, .scale = a->logit_scale, .softcap = a->final_softcap };
+    show(w, a->tied_head ? ARCH_LIN_EMBED : ARCH_LIN_HEAD, 0, in, a->hidden, w->n);
     dev_linear(f->d, &p, f->lin[a->tied_head ? ARCH_LIN_EMBED : ARCH_LIN_HEAD], in, a->hidden, f->ws.logits, a->vocab_size, w->n);
 }
 
@@ -258,4 +328,25 @@ bool fwd_run(struct fwd *f, const struct fwd_batch *b, float **logits, struct er
         dev_download(f->d, f->host_hidden, f->ws.last_h, (size_t)b->n_logits * (size_t)a->hidden * sizeof(float));
     }
     return true;
+}
+
+/* ---- one piece at a time (walk.h) ---- */
+
+bool fwd_run_piece(struct fwd *f, const struct fwd_batch *b, enum fwd_piece piece, int layer, const struct fwd_capture *capture, struct err *e)
+{
+    struct flow w = { .f = f, .x = f->ws.x, .attn = f->ws.attn, .n = b->b.n_tokens, .alone = true, .capture = capture, .batch = b, .e = e };
+    for (int i = 0; i < ARCH_N_ROPES; i++)
+        if (f->rope[i])
+            rope_fill(f->rope[i], &b->b, b->rope_len, &w.cos[i], &w.sin[i]);
+    dev_step_begin(f->d, &b->b);
+    switch (piece) {
+    case FWD_PIECE_EMBED: embed(&w); break;
+    case FWD_PIECE_LAYER:
+        run_layer(&w, b, layer);
+        if (w.pending)
+            norm(&w, NULL, NULL, NULL);
+        break;
+    case FWD_PIECE_HEAD: head(&w); break;
+    }
+    return dev_step_end(f->d, e) && !w.failed;
 }

@@ -169,6 +169,8 @@ void model_close(struct model **m)
     *m = NULL;
     if (!p)
         return;
+    model_replace_none(p);
+    mem_free(p->replaced);
     checkpoint_close(&p->ck);
     gguf_files_close(&p->gguf);
     for (size_t i = 0; i < sizeof p->texts / sizeof *p->texts; i++)

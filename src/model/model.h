@@ -78,6 +78,42 @@ struct model_part {
 int model_linear_parts(const struct model *m, enum arch_linear slot, int layer, int index, struct model_part out[3]);
 /* A vector (norm weight, bias): f32 [n], mem_free it; arch's norm_weight_add has been added to norm weights.  *out NULL without error when the architecture has none. */
 bool model_get_vector(const struct model *m, enum arch_vector slot, int layer, float **out, int64_t *n, struct err *e);
+
+/* ---- for rewriting a checkpoint (quire quantize) ---- */
+
+/* The tensors as they are stored; 0 without weights.  *file (may be NULL) names the one it is in. */
+size_t model_tensor_count(const struct model *m);
+const struct tensor *model_tensor_at(const struct model *m, size_t i, const char **file);
+/* Whether nothing of the architecture needs it: a mask, a head beside a tied embedding. */
+bool model_tensor_is_ignored(const struct model *m, const char *name);
+bool model_is_gguf(const struct model *m);
+/* "compressed-tensors", "GGUF blocks", ...: how any of its weights are quantized already; NULL: none. */
+const char *model_quantized_by(const struct model *m);
+
+/* A matrix as it is stored: a whole linear, or one of the tensors a slot is made of (q, k and v, say).  Rows are outputs here also
+ * where the checkpoint has them as columns. */
+struct model_matrix {
+    char name[256];            /* without ".weight" */
+    int64_t rows, cols;
+    bool transposed;           /* stored [cols, rows] */
+    bool bias;                 /* there is name.bias */
+    enum dtype dtype;
+};
+/* How many matrices a slot is stored in: 1 to 3, or 0. */
+int model_matrix_count(const struct model *m, enum arch_linear slot);
+bool model_matrix_at(const struct model *m, enum arch_linear slot, int layer, int index, int i, struct model_matrix *out, struct err *e);
+/* All of it, [rows][cols]. */
+bool model_matrix_read(const struct model *m, const struct model_matrix *x, float *out, struct err *e);
+/* Where row r of a part of the slot is stored: matrix i, and the row in it. */
+int64_t model_matrix_row(const struct model *m, enum arch_linear slot, int part, int64_t r, int *i);
+/* The stored name of a vector slot's tensor, bias slots' with ".bias".  Not for norms stored head by head. */
+bool model_vector_name(const struct model *m, enum arch_vector slot, int layer, char out[256], struct err *e);
+
+/* From now on the model gives these values for the tensor of this name, borrowed: [rows][cols] as model_matrix has them, or rows 0 for
+ * a vector of cols.  model_replace_none: as stored again. */
+bool model_replace(struct model *m, const char *name, int64_t rows, int64_t cols, const float *values, struct err *e);
+void model_replace_none(struct model *m);
+
 /* A number that changes when any file of the checkpoint changes (name, size, time, inode); 0 when the model is not in files of
  * its own (built in, dummy), so that nothing derived from it can be kept. */
 uint64_t model_identity(const struct model *m);

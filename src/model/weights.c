@@ -4,10 +4,9 @@
 #include "model/weights_int.h"
 #include "tensor/quant.h"
 
-enum { MAX_NAME = 256 };
+enum { MAX_NAME = MODEL_MAX_NAME };
 
-/* '~' is the checkpoint's prefix, '#' the layer, '%' an expert, '@' a head: the last two are index. */
-static bool make_name(const struct model *m, const char *pattern, const char *suffix, int layer, int index, char out[MAX_NAME], struct err *e)
+bool model_make_name(const struct model *m, const char *pattern, const char *suffix, int layer, int index, char out[MAX_NAME], struct err *e)
 {
     size_t n = 0;
     for (const char *p = pattern; *p && n < MAX_NAME; p++) {
@@ -28,7 +27,10 @@ static bool make_name(const struct model *m, const char *pattern, const char *su
 
 static const struct tensor *take_name(const struct model *m, const char *name, bool blocks, struct err *e)
 {
-    const struct tensor *t = checkpoint_take(m->ck, name);
+    const struct tensor *t = model_replaced(m, name);
+    if (t)
+        return t;
+    t = checkpoint_take(m->ck, name);
     if (!t) {
         err_set(e, ERR_FORMAT, "tensor %s is missing%s", name,
                 strcmp(name, "lm_head.weight") == 0 ? " and config.json does not set tie_word_embeddings" : "");
@@ -46,7 +48,7 @@ static const struct tensor *take_name(const struct model *m, const char *name, b
 static const struct tensor *take(const struct model *m, const char *pattern, const char *suffix, int layer, int index, bool blocks, struct err *e)
 {
     char name[MAX_NAME];
-    return make_name(m, pattern, suffix, layer, index, name, e) ? take_name(m, name, blocks, e) : NULL;
+    return model_make_name(m, pattern, suffix, layer, index, name, e) ? take_name(m, name, blocks, e) : NULL;
 }
 
 /* dims[0..n) or one error that shows both shapes. */
@@ -131,6 +133,15 @@ static struct part_view part_view_of(const struct model *m, const struct arch_li
     return v;
 }
 
+int64_t model_stored_row(const struct model *m, enum arch_linear slot, int part, int64_t r)
+{
+    int64_t rows[3], cols;
+    const struct arch_linear_spec *s = &m->arch.linear[slot];
+    arch_linear_shape(&m->arch, slot, rows, &cols);
+    struct part_view v = part_view_of(m, s, slot, part, rows);
+    return view_row(&v, r);
+}
+
 /* ---- linears ---- */
 
 static int64_t sum(const int64_t rows[3])
@@ -154,8 +165,19 @@ static bool bind_stored(const struct model *m, const struct arch_linear_spec *s,
                         struct part_view *v, const char **label, struct err *e)
 {
     char module[MAX_NAME];
-    if (!make_name(m, name, "", layer, index, module, e))
+    if (!model_make_name(m, name, "", layer, index, module, e))
         return false;
+    char weight[MAX_NAME];
+    const struct tensor *r = m->n_replaced && model_make_name(m, name, ".weight", layer, index, weight, NULL) ? model_replaced(m, weight) : NULL;
+    if (r) {
+        if (!check_shape(m, r, 2, rows, cols, e))
+            return false;
+        v->t = r;
+        v->transposed = false;
+        tensor_rows_of(&v->all, r, 0, rows);
+        *label = r->name;
+        return true;
+    }
     enum quant_found found = quant_matrix_bind(&v->q, &m->quant, m->ck, module, rows, cols, s->bias, e);
     if (found == QUANT_IS_BAD)
         return false;
@@ -272,7 +294,7 @@ enum dtype model_linear_dtype(const struct model *m, enum arch_linear slot, int 
     enum dtype all = DT_COUNT;
     for (int i = 0; i < 3 && s->names[i]; i++) {
         char name[MAX_NAME];
-        const struct tensor *t = make_name(m, s->names[i], ".weight", layer, index, name, NULL) ? checkpoint_find(m->ck, name) : NULL;
+        const struct tensor *t = model_make_name(m, s->names[i], ".weight", layer, index, name, NULL) ? checkpoint_find(m->ck, name) : NULL;
         enum dtype d = t && (t->dtype == DT_F16 || t->dtype == DT_BF16) ? t->dtype : DT_F32;
         all = all == DT_COUNT || all == d ? d : DT_F32;
     }
@@ -284,7 +306,7 @@ bool model_linear_is_quantized(const struct model *m, enum arch_linear slot, int
     const struct arch_linear_spec *s = &m->arch.linear[slot];
     for (int i = 0; m->ck && i < 3 && s->names[i]; i++) {
         char name[MAX_NAME];
-        const struct tensor *t = make_name(m, s->names[i], ".weight", layer, index, name, NULL) ? checkpoint_find(m->ck, name) : NULL;
+        const struct tensor *t = model_make_name(m, s->names[i], ".weight", layer, index, name, NULL) ? checkpoint_find(m->ck, name) : NULL;
         if (!t || t->block || (t->dtype != DT_F32 && t->dtype != DT_F16 && t->dtype != DT_BF16))
             return true;
     }
@@ -325,7 +347,7 @@ static bool read_vector(const struct model *m, enum arch_vector slot, int layer,
     int64_t each = by_head ? hd : n;
     for (int64_t done = 0; done < n; done += each) {
         char name[MAX_NAME];
-        if (!make_name(m, pattern, is_bias(slot) ? ".bias" : ".weight", layer, (int)(done / each), name, e))
+        if (!model_make_name(m, pattern, is_bias(slot) ? ".bias" : ".weight", layer, (int)(done / each), name, e))
             return false;
         const struct tensor *t = take_name(m, name, false, e);
         size_t count;
@@ -375,7 +397,7 @@ static bool matches(const char *name, const char *pattern)
     return strncmp(name, pattern, k) == 0;
 }
 
-static bool is_ignored(const struct model *m, const char *name)
+bool model_tensor_is_ignored(const struct model *m, const char *name)
 {
     const char *head = m->arch.linear[ARCH_LIN_HEAD].names[0];
     size_t n = head ? strlen(head) : 0;
@@ -395,7 +417,7 @@ bool model_check_all_used(const struct model *m, struct err *e)
         const char *file;
         bool used;
         const struct tensor *t = checkpoint_at(m->ck, i, &file, &used);
-        if (!used && !is_ignored(m, t->name))
+        if (!used && !model_tensor_is_ignored(m, t->name))
             return err_set(e, ERR_FORMAT, "%s: tensor %.200s is not part of architecture %s as config.json describes it", file, t->name,
                            m->arch.architecture);
     }
@@ -410,7 +432,7 @@ static void choose_prefix(struct model *m)
         char name[MAX_NAME];
         const char *before = m->prefix;
         m->prefix = m->arch.prefixes[i];
-        if (make_name(m, pattern, ".weight", 0, 0, name, NULL) && checkpoint_find(m->ck, name))
+        if (model_make_name(m, pattern, ".weight", 0, 0, name, NULL) && checkpoint_find(m->ck, name))
             return;
         m->prefix = before;
     }
@@ -423,7 +445,7 @@ void model_weights_bind(struct model *m)
     choose_prefix(m);
     for (size_t i = 0; i < checkpoint_count(m->ck); i++) {
         const struct tensor *t = checkpoint_at(m->ck, i, NULL, NULL);
-        if (t->n_dims < 2 || is_ignored(m, t->name))
+        if (t->n_dims < 2 || model_tensor_is_ignored(m, t->name))
             continue;
         if (t->block && tensor_count(t, &count))
             in_blocks += count;

@@ -12,6 +12,9 @@
 enum { BUILTIN_MAX_FILES = 8 };
 bool model_builtin_files(struct file_blob out[BUILTIN_MAX_FILES]);
 
+/* A tensor given in place of a stored one. */
+struct replaced { char *name; struct tensor t; };
+
 struct model {
     struct arch arch;
     struct model_generation generation;
@@ -23,6 +26,8 @@ struct model {
     char *dir, *name;
     struct checkpoint *ck;         /* NULL: config_only or dummy */
     const char *prefix;            /* what '~' stands for */
+    struct replaced *replaced;
+    size_t n_replaced, cap_replaced;
     bool dummy;
     uint64_t dummy_seed;
     enum dtype dtype;
@@ -36,6 +41,16 @@ void model_latent_rows(struct tensor_rows *r, struct latent_view *v, const struc
                        int64_t n_rows, int64_t n_cols);
 /* The shape of the stored tensor, where it differs from the slot's. */
 void model_latent_shape(const struct arch *a, enum arch_linear slot, int part, int64_t *rows, int64_t *cols);
+
+/* NULL: the stored one counts. */
+const struct tensor *model_replaced(const struct model *m, const char *name);
+
+/* Names have at most this many bytes, the end included. */
+enum { MODEL_MAX_NAME = 256 };
+/* '~' is the checkpoint's prefix, '#' the layer, '%' an expert, '@' a head: the last two are index. */
+bool model_make_name(const struct model *m, const char *pattern, const char *suffix, int layer, int index, char out[MODEL_MAX_NAME], struct err *e);
+/* Where row r of a part of a slot lies in the tensor that has it. */
+int64_t model_stored_row(const struct model *m, enum arch_linear slot, int part, int64_t r);
 
 /* Choose the prefix and the most common type. */
 void model_weights_bind(struct model *m);

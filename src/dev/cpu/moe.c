@@ -96,13 +96,13 @@ static bool group_is_used(const struct dev_moe *p, const float *logits, int32_t 
     return better < p->n_groups_used;
 }
 
-static void route_row(const struct moe *m, const float *logits, int32_t *expert, float *weight)
+void dev_moe_route(const struct dev_moe *p, const float *logits, int32_t *expert, float *weight)
 {
-    int32_t used = m->p.n_used;
+    int32_t used = p->n_used;
     for (int32_t r = 0; r < used; r++) {
         int32_t best = -1;
-        for (int32_t e = 0; e < m->p.n_experts; e++) {
-            bool taken = m->p.n_groups > 0 && !group_is_used(&m->p, logits, e);
+        for (int32_t e = 0; e < p->n_experts; e++) {
+            bool taken = p->n_groups > 0 && !group_is_used(p, logits, e);
             for (int32_t i = 0; i < r; i++)
                 taken |= expert[i] == e;
             /* NaN is never better; all NaN: the first that is free. */
@@ -112,13 +112,13 @@ static void route_row(const struct moe *m, const float *logits, int32_t *expert,
         expert[r] = best;
     }
     float top = logits[expert[0]], sum = 0.0f;
-    for (int32_t e = 0; e < (m->p.renormalize ? used : m->p.n_experts); e++)
-        sum += expf(logits[m->p.renormalize ? expert[e] : e] - top);
+    for (int32_t e = 0; e < (p->renormalize ? used : p->n_experts); e++)
+        sum += expf(logits[p->renormalize ? expert[e] : e] - top);
     for (int32_t r = 0; r < used; r++)
-        weight[r] = expf(logits[expert[r]] - top) / sum * m->p.routed_scale;
-    if (m->p.shared != DEV_MOE_NO_SHARED) {
-        expert[used] = m->p.n_experts;
-        weight[used] = m->p.shared == DEV_MOE_SHARED ? 1.0f : 1.0f / (1.0f + expf(-logits[m->p.n_experts]));
+        weight[r] = expf(logits[expert[r]] - top) / sum * p->routed_scale;
+    if (p->shared != DEV_MOE_NO_SHARED) {
+        expert[used] = p->n_experts;
+        weight[used] = p->shared == DEV_MOE_SHARED ? 1.0f : 1.0f / (1.0f + expf(-logits[p->n_experts]));
     }
 }
 
@@ -129,7 +129,7 @@ static void route(struct dev *d, const struct moe *m)
     float *weight = in_scratch(d, m->at.weight);
     for (int64_t i; (i = cpu_next(d) * chunk) < m->n;)
         for (int64_t row = i; row < i + chunk && row < m->n; row++)
-            route_row(m, m->router + row * width, expert + row * m->k, weight + row * m->k);
+            dev_moe_route(&m->p, m->router + row * width, expert + row * m->k, weight + row * m->k);
 }
 
 /* ---- grouping ---- */
