@@ -26,7 +26,7 @@ ALLOWED = {
     "convert": "tensor dev model fwd quant tok",
     "engine": "tensor dev model fwd kv sched sample guide tok par",
     "server": "tok engine",
-    "bench": "tok engine kern dev tensor guide",
+    "bench": "sample tok engine kern dev tensor guide",
 }
 # dev/cpu and dev/cuda are behind dev/dev.h; kern/<isa> behind kern/kern.h: nobody else enters.
 PRIVATE = re.compile(r"_int\.h$|^kern/(ref|avx2|avxvnni|avx512|avx512vnni|avx512bf16)/|^dev/(cpu|cuda|hpu)/|^model/arch/")

@@ -14,11 +14,13 @@ static const double STEP_NS = 2e6;       /* a repetition runs as many operations
 /* ---- shapes ---- */
 
 static const struct bench_shape shapes[] = {
-    {"llama-3.2-1b", 2048, 32, 8, 64, 8192, 128256},
-    {"llama-3.2-3b", 3072, 24, 8, 128, 8192, 128256},
-    {"llama-3.1-8b", 4096, 32, 8, 128, 14336, 128256},
-    {"qwen3-4b", 2560, 32, 8, 128, 9728, 151936},
-    {"gemma-3-4b", 2560, 8, 4, 256, 10240, 262208},
+    {"llama-3.2-1b", 2048, 32, 8, 64, 8192, 128256, 0, 0, 0},
+    {"llama-3.2-3b", 3072, 24, 8, 128, 8192, 128256, 0, 0, 0},
+    {"llama-3.1-8b", 4096, 32, 8, 128, 14336, 128256, 0, 0, 0},
+    {"qwen3-4b", 2560, 32, 8, 128, 9728, 151936, 0, 0, 0},
+    {"gemma-3-4b", 2560, 8, 4, 256, 10240, 262208, 0, 0, 0},
+    {"qwen3-30b-a3b", 2048, 32, 4, 128, 6144, 151936, 128, 8, 768},
+    {"mixtral-8x7b", 4096, 32, 8, 128, 14336, 32000, 8, 2, 14336},
 };
 
 const struct bench_shape *bench_shape_at(int i)
@@ -154,7 +156,8 @@ bool bench_kernels(struct dev *d, const struct bench_kernels_opts *o, bool (*on_
     r.rows = json_array();
     bool ok = r.rows || err_set(e, ERR_NOMEM, "out of memory");
     probe_run(r.probe, 100);
-    ok = ok && bench_kernels_linear(&r, e) && bench_kernels_attention(&r, e) && bench_kernels_rows(&r, e);
+    ok = ok && bench_kernels_linear(&r, e) && bench_kernels_moe(&r, e) && bench_kernels_attention(&r, e) && bench_kernels_rows(&r, e) &&
+         bench_kernels_sample(&r, e);
     if (ok && json_array_size(r.rows) == 0)
         ok = err_set(e, ERR_INVALID, "no kernel has such a name and format");
     if (ok && !(*out = result_json(&r, &topo)))

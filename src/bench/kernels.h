@@ -7,7 +7,8 @@
  *
  *     percent_of_limit = max(bytes / read rate, operations / arithmetic rate) / time, all three medians
  *
- * bytes are those that must come from memory: of a product its packed weights, of attention the K and V of all tokens seen, once,
+ * bytes are those that must come from memory: of a product its packed weights, of a mixture the weights of the experts that some row uses,
+ * of attention the K and V of all tokens seen, once, of the embedding the rows looked up and written, of the sampler its rows of logits once,
  * of row functions everything read and written (writing has wires of its own, so that more than 100 % of the read rate is possible).  A multiplication and an addition are two operations. */
 #ifndef QUIRE_BENCH_KERNELS_H
 #define QUIRE_BENCH_KERNELS_H
@@ -22,6 +23,7 @@
 struct bench_shape {
     const char *name;
     int32_t hidden, n_heads, n_kv_heads, head_dim, ffn, vocab;
+    int32_t n_experts, n_used, expert_ffn;   /* 0: dense */
 };
 /* "llama-3.2-1b", "llama-3.1-8b", ...: NULL when there is none of this name.  i-th for listing, NULL past the end. */
 const struct bench_shape *bench_shape_find(const char *name);

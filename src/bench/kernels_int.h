@@ -33,9 +33,18 @@ struct kernel_case {
 bool bench_kernel_wanted(const struct kernel_run *r, const char *name, const char *format);
 bool bench_kernel_measure(struct kernel_run *r, const struct kernel_case *c, struct err *e);
 
+/* Memory for packed weights of one format and K, all panels alike (values do not change the time). */
+struct bench_arena { unsigned char *p; size_t bytes; };
+bool bench_arena_open(struct bench_arena *a, struct dev *d, enum dev_format f, int64_t k, size_t bytes, struct err *e);
+void bench_arena_close(struct bench_arena *a);
+/* The dot product that a format's kernels use on this device. */
+enum probe_kind bench_rate_of(const struct dev *d, enum dev_format f);
+
 bool bench_kernels_linear(struct kernel_run *r, struct err *e);
+bool bench_kernels_moe(struct kernel_run *r, struct err *e);
 bool bench_kernels_attention(struct kernel_run *r, struct err *e);
 bool bench_kernels_rows(struct kernel_run *r, struct err *e);
+bool bench_kernels_sample(struct kernel_run *r, struct err *e);
 
 /* "f32", "f16", "bf16", "int8", "fp8" */
 extern const char *const bench_kv_names[DEV_KV_COUNT];

@@ -22,8 +22,7 @@ struct matrix {
 
 struct linear_bench {
     struct kernel_run *r;
-    unsigned char *arena;
-    size_t arena_bytes;
+    struct bench_arena arena;
     float *x, *out;                      /* device memory [m_max][k], [m_max][n_out] */
     /* the matrix being measured */
     const struct matrix *matrix;
@@ -66,7 +65,7 @@ static enum gemm_format gemm_of(enum dev_format f)
     return table[f];
 }
 
-static enum probe_kind rate_of(const struct dev *d, enum dev_format f)
+enum probe_kind bench_rate_of(const struct dev *d, enum dev_format f)
 {
     enum kern_isa isa;
     if (!kern_isa_parse(dev_caps(d)->isa, &isa))
@@ -96,30 +95,29 @@ static void fill_panels(void *ctx, int64_t i, int member)
             memcpy(f->arena + p * f->panel_bytes, f->arena, f->panel_bytes);
 }
 
-static bool open_arena(struct linear_bench *b, enum dev_format f, int64_t k, size_t bytes, struct err *e)
+bool bench_arena_open(struct bench_arena *a, struct dev *d, enum dev_format f, int64_t k, size_t bytes, struct err *e)
 {
     enum gemm_format g = gemm_of(f);
     size_t panel = gemm_panel_bytes(g, k);
     float *rows = mem_try_alloc((size_t)k, GEMM_COLS * sizeof *rows);
-    b->arena = rows ? mem_try_map(bytes) : NULL;
-    b->arena_bytes = bytes;
-    if (!b->arena) {
+    *a = (struct bench_arena){rows ? mem_try_map(bytes) : NULL, bytes};
+    if (!a->p) {
         mem_free(rows);
         return err_set(e, ERR_NOMEM, "no memory for %zu bytes of weights", bytes);
     }
     bench_kernel_fill(rows, (size_t)k * GEMM_COLS, 1);
-    gemm_pack(g, b->arena, 0, GEMM_COLS, k, rows, k, NULL);
+    gemm_pack(g, a->p, 0, GEMM_COLS, k, rows, k, NULL);
     mem_free(rows);
-    struct fill fill = {b->arena, panel, bytes / panel};
-    dev_for(b->r->d, (int64_t)((fill.n_panels + FILL_PANELS - 1) / FILL_PANELS), fill_panels, &fill);
+    struct fill fill = {a->p, panel, bytes / panel};
+    dev_for(d, (int64_t)((fill.n_panels + FILL_PANELS - 1) / FILL_PANELS), fill_panels, &fill);
     return true;
 }
 
-static void close_arena(struct linear_bench *b)
+void bench_arena_close(struct bench_arena *a)
 {
-    if (b->arena)
-        mem_unmap(b->arena, b->arena_bytes);
-    b->arena = NULL;
+    if (a->p)
+        mem_unmap(a->p, a->bytes);
+    a->p = NULL;
 }
 
 /* ---- measuring ---- */
@@ -132,7 +130,7 @@ static bool measure_matrix(struct linear_bench *b, const struct matrix *mx, enum
     b->matrix = mx;
     for (int n = copies_of(b->r, bytes); ok && b->n_weights < n; b->n_weights += ok) {
         struct dev_weight_shape s = {.format = f, .n_out = mx->n_out, .k = mx->k, .gated = mx->epi == DEV_EPI_GLU};
-        ok = dev_weight_from_image(b->r->d, &b->weights[b->n_weights], &s, b->arena + (size_t)b->n_weights * bytes, bytes, e);
+        ok = dev_weight_from_image(b->r->d, &b->weights[b->n_weights], &s, b->arena.p + (size_t)b->n_weights * bytes, bytes, e);
     }
     snprintf(name, sizeof name, "linear_%s_%s", mx->name, dev_format_name(f));
     for (int i = 0; ok && i < n_rows; i++) {
@@ -141,7 +139,7 @@ static bool measure_matrix(struct linear_bench *b, const struct matrix *mx, enum
         b->m = rows[i];
         struct kernel_case c = {
             .name = name, .format = dev_format_name(f), .m = b->m, .bytes = (double)bytes, .ops = 2.0 * b->m * (double)mx->n_out * (double)mx->k,
-            .rate = rate_of(b->r->d, f), .max_ops = b->n_weights, .run = run_products, .run_ctx = b,
+            .rate = bench_rate_of(b->r->d, f), .max_ops = b->n_weights, .run = run_products, .run_ctx = b,
         };
         snprintf(c.shape, sizeof c.shape, "m=%d n=%lld k=%lld", (int)b->m, (long long)mx->n_out, (long long)mx->k);
         ok = bench_kernel_measure(b->r, &c, e);
@@ -166,10 +164,10 @@ static bool measure_k(struct linear_bench *b, const struct matrix *list, int n, 
     }
     if (need == 0)
         return true;
-    ok = open_arena(b, f, k, need, e);
+    ok = bench_arena_open(&b->arena, b->r->d, f, k, need, e);
     for (int i = 0; ok && i < n; i++)
         ok = !wanted[i] || measure_matrix(b, &list[i], f, rows, n_rows, e);
-    close_arena(b);
+    bench_arena_close(&b->arena);
     return ok;
 }
 

@@ -62,7 +62,8 @@ static bool shape_of_model(struct kernels *k, const char *path, struct err *e)
         return false;
     const struct arch *a = model_arch(m);
     snprintf(k->model_name, sizeof k->model_name, "%s", model_name(m));
-    k->o.shape = (struct bench_shape){k->model_name, a->hidden, a->n_heads, a->n_kv_heads, a->head_dim, a->ffn > 0 ? a->ffn : a->expert_ffn, a->vocab_size};
+    k->o.shape = (struct bench_shape){k->model_name, a->hidden, a->n_heads, a->n_kv_heads, a->head_dim, a->ffn > 0 ? a->ffn : a->expert_ffn, a->vocab_size,
+                                        a->n_experts, a->n_experts_used, a->expert_ffn};
     model_close(&m);
     return true;
 }
@@ -135,10 +136,10 @@ int cmd_bench_kernels(int argc, char **argv)
 {
     struct kernels k = {.shape = "llama-3.2-1b"};
     const struct cli_opt opts[] = {
-        {"shape", 0, CLI_STR, &k.shape, "NAME", "llama-3.2-1b, llama-3.2-3b, llama-3.1-8b, qwen3-4b or gemma-3-4b, when there is no MODEL", 0, 0},
+        {"shape", 0, CLI_STR, &k.shape, "NAME", "llama-3.2-1b, llama-3.2-3b, llama-3.1-8b, qwen3-4b, gemma-3-4b, qwen3-30b-a3b or mixtral-8x7b, when there is no MODEL", 0, 0},
         {"kernel", 0, CLI_STR, &k.kernels, "LIST", "only kernels whose name contains one of these, such as linear,attention_decode", 0, 0},
         {"format", 0, CLI_STR, &k.formats, "LIST", "only these: f32,f16,bf16,int8,int8-g16,int8-g32,int4-g32,int4-g64,int4-g128,fp8", 0, 0},
-        {"m", 0, CLI_STR, &k.rows, "LIST", "rows of products; without, 1,2,4,8,16,32,64,128,512", 0, 0},
+        {"m", 0, CLI_STR, &k.rows, "LIST", "rows of products and mixtures; without, 1,2,4,8,16,32,64,128,512 (mixtures 1,8,32,128,512)", 0, 0},
         {"context", 0, CLI_STR, &k.contexts, "LIST", "tokens that attention sees; without, 1024,8192,16384", 0, 0},
         {"quick", 0, CLI_FLAG, &k.o.quick, NULL, "few formats, rows and contexts where none were chosen, in a few seconds", 0, 0},
         {"budget-ms", 0, CLI_INT, &k.budget_ms, "N", "time for each line; 0: 50, or 20 with --quick", 0, 1000000},
@@ -149,7 +150,7 @@ int cmd_bench_kernels(int argc, char **argv)
     };
     const struct cli_opt *const tables[] = {opts, NULL};
     const struct cli_cmd cmd = {"bench kernels", "quire bench kernels [MODEL] [options]",
-                                "Times products, attention and row functions at a model's shapes, as the engine runs them, and says what part that is of\n"
+                                "Times products, mixtures of experts, attention, row functions and the sampler at a model's shapes, as the engine runs them, and says what part that is of\n"
                                 "the limit that binds them: read bandwidth or arithmetic, measured beside them.", tables, 0, 1};
     const char *args[1];
     int n_args;

@@ -11,7 +11,7 @@
 #include "kern/cpu.h"
 #include "kern/peak.h"
 
-static const struct bench_shape tiny = {"tiny", 64, 4, 2, 32, 96, 320};
+static const struct bench_shape tiny = {"tiny", 64, 4, 2, 32, 96, 320, 6, 2, 32};
 
 static struct dev *open_dev(const char *isa)
 {
@@ -127,6 +127,9 @@ static void test_every_kind(void **state)
         assert_int_equal(count_named(result, "linear_"), 5 * 2 * 4);   /* matrices, rows, quick formats */
         assert_int_equal(count_named(result, "attention_decode_"), 3 * 2);
         assert_int_equal(count_named(result, "attention_prefill_"), 3);
+        assert_int_equal(count_named(result, "moe_"), 2 * 4);
+        assert_int_equal(count_named(result, "embed_"), 4);
+        assert_int_equal(count_named(result, "sample_"), 9);
         assert_int_equal(count_named(result, "norm_") + count_named(result, "logits_"), 5);
         json_decref(result);
         dev_close(&d);
