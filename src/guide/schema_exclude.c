@@ -251,9 +251,50 @@ static const json_t *exclude_string(struct schema *s, const json_t *x, const jso
     return out;
 }
 
-static const json_t *exclude_array(const json_t *x, const json_t *y)
+static const json_t *item_at(const json_t *x, size_t i)
 {
-    return number(x, "minItems", 0) > number(y, "maxItems", INFINITY) || number(x, "maxItems", INFINITY) < number(y, "minItems", 0) ? x : NULL;
+    const json_t *prefix = json_object_get(x, "prefixItems");
+    return i < json_array_size(prefix) ? json_array_get(prefix, i) : json_object_get(x, "items");
+}
+
+/* x's items must be as here at place i. */
+static const json_t *with_item(struct schema *s, const json_t *x, size_t i, const json_t *schema)
+{
+    json_t *out = copy(s, x), *prefix = json_array();
+    for (size_t k = 0; k <= i || k < json_array_size(json_object_get(x, "prefixItems")); k++) {
+        const json_t *one = k == i ? schema : item_at(x, k);
+        json_array_append(prefix, one ? (json_t *)one : json_true());
+    }
+    if (out && !json_object_get(out, "items")) /* what follows was open and stays so */
+        json_object_set_new(out, "items", json_true());
+    if (out)
+        json_object_set(out, "prefixItems", prefix);
+    json_decref(prefix);
+    return out;
+}
+
+/* Apart by length, or by an item that x must have. */
+static const json_t *exclude_array(struct schema *s, const json_t *x, const json_t *y, int depth)
+{
+    double min = number(x, "minItems", 0), max = number(x, "maxItems", INFINITY), ymin = number(y, "minItems", 0), ymax = number(y, "maxItems", INFINITY);
+    if (min > ymax || max < ymin)
+        return x;
+    for (int narrowing = 0; narrowing < 2; narrowing++)
+        for (size_t i = 0; (double)i < min && i < 16 && !s->b->failed; i++) {
+            const json_t *a = item_at(x, i), *b = item_at(y, i);
+            const json_t *fa = b ? schema_flatten(s, a ? a : json_true()) : NULL, *fb = fa ? schema_flatten(s, b) : NULL;
+            const json_t *left = fb ? exclude(s, fa, fb, depth + 1) : NULL;
+            if (left == fa && left)
+                return x;
+            if (narrowing && left && !schema_never(left))
+                return with_item(s, x, i, left);
+        }
+    if (s->b->failed || ymin < 1)
+        return NULL;
+    json_t *out = copy(s, x); /* shorter than y's shortest */
+    if (out)
+        json_object_set_new(out, "maxItems", json_integer((json_int_t)ymin - 1));
+    return out;
 }
 
 static const json_t *exclude_enum(struct schema *s, const json_t *x, const json_t *y)
@@ -289,7 +330,7 @@ static const json_t *exclude_typed(struct schema *s, const json_t *x, const json
     switch (type) {
     case TYPE_OBJECT: return exclude_object(s, x, y, depth);
     case TYPE_STRING: return exclude_string(s, x, y);
-    case TYPE_ARRAY: return exclude_array(x, y);
+    case TYPE_ARRAY: return exclude_array(s, x, y, depth);
     case TYPE_INTEGER: return exclude_number(s, x, y);
     case TYPE_NUMBER: return schema_types(y) & TYPE_NUMBER ? exclude_number(s, x, y) : NULL;
     default: return schema_keep(s, json_pack("{s:b}", "$never", 1)); /* null, boolean: all of it */
