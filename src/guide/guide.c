@@ -51,6 +51,48 @@ static void begin(struct guide *g)
     g->m.n_seeds = 0;
 }
 
+/* Masks of the last configurations are kept: a ring, so that the oldest goes first. */
+static void remember(struct guide *g, int32_t cfg, const uint32_t *bits)
+{
+    struct machine *m = &g->m;
+    size_t words = (size_t)g->vocab->n_words;
+    int32_t slot = g->n_ring % MASK_RING;
+    if ((size_t)slot >= m->n_masks) {
+        if (!vec_reserve((void **)&m->masks, &m->cap_masks, m->n_masks + 1, sizeof *m->masks))
+            return;
+        m->masks[m->n_masks] = mem_try_alloc(words, sizeof *bits);
+        if (!m->masks[m->n_masks])
+            return;
+        m->n_masks++;
+        m->local_bytes += words * sizeof *bits;
+    } else {
+        m->cfgs[g->mask_ring[slot]].mask = -1;
+    }
+    memcpy(m->masks[slot], bits, words * sizeof *bits);
+    m->cfgs[cfg].mask = slot;
+    g->mask_ring[slot] = cfg;
+    g->n_ring++;
+}
+
+/* Masks met first are made here, on the thread that compiles, within a few milliseconds: the start's, then along the first ways on. */
+static void prepare(struct guide *g)
+{
+    enum { BUDGET = 400000, STEPS = 24 };   /* units of work */
+    size_t words = (size_t)g->vocab->n_words;
+    uint32_t *bits = mem_try_alloc(words, sizeof *bits);
+    int32_t cfg = g->start;
+    for (int i = 0; bits && i < STEPS && cfg >= 0 && g->m.work < BUDGET && mask_fill(g, cfg, bits); i++) {
+        if (i == 0)
+            remember(g, cfg, bits);
+        int32_t next = -1;
+        for (int c = 0; c < 256 && next < 0; c++) /* a byte that leads to another place */
+            if ((next = machine_step(&g->m, cfg, (uint8_t)((c + '"') & 255))) == cfg)
+                next = -1;
+        cfg = next;
+    }
+    mem_free(bits);
+}
+
 static bool over_budget(const struct guide *g, struct err *e)
 {
     if (g->m.over_budget)
@@ -81,7 +123,9 @@ bool guide_build_finish(struct guide_builder **pb, int32_t root, struct guide_vo
         g->m.compact_at = g->limits.max_bytes;
         g->start = machine_start(&g->m);
         ok = g->start >= 0 && machine_expand(&g->m, g->start);
-        if (!ok)
+        if (ok)
+            prepare(g);
+        else
             over_budget(g, e);
         pthread_mutex_unlock(&g->lock);
     }
@@ -320,29 +364,6 @@ static bool forget(struct guide *g)
     memset(g->mask_ring, 0, sizeof g->mask_ring);
     mem_free(roots);
     return ok;
-}
-
-/* Masks of the last configurations are kept: a ring, so that the oldest goes first. */
-static void remember(struct guide *g, int32_t cfg, const uint32_t *bits)
-{
-    struct machine *m = &g->m;
-    size_t words = (size_t)g->vocab->n_words;
-    int32_t slot = g->n_ring % MASK_RING;
-    if ((size_t)slot >= m->n_masks) {
-        if (!vec_reserve((void **)&m->masks, &m->cap_masks, m->n_masks + 1, sizeof *m->masks))
-            return;
-        m->masks[m->n_masks] = mem_try_alloc(words, sizeof *bits);
-        if (!m->masks[m->n_masks])
-            return;
-        m->n_masks++;
-        m->local_bytes += words * sizeof *bits;
-    } else {
-        m->cfgs[g->mask_ring[slot]].mask = -1;
-    }
-    memcpy(m->masks[slot], bits, words * sizeof *bits);
-    m->cfgs[cfg].mask = slot;
-    g->mask_ring[slot] = cfg;
-    g->n_ring++;
 }
 
 static bool fill(struct guide_state *s, struct err *e)

@@ -6,7 +6,6 @@
  *
  * A set inside a counted loop (a string with a length) is walked symbolically: once for all counts, each token noting how many
  * characters it needs before it ends or leaves the loop. */
-#include <stdlib.h>
 #include <string.h>
 #include "base/mem.h"
 #include "base/vec.h"
@@ -170,12 +169,23 @@ static bool walk_below(struct walk *w, int32_t node, int32_t cfg, bool kernel_on
 
 /* ---- what a set allows by itself ---- */
 
-static int by_count(const void *pa, const void *pb)
+/* Ascending by count, which is at most the longest token's length. */
+static bool sort_by_count(struct walk *w, struct counted *v, size_t n)
 {
-    const struct counted *a = pa, *b = pb;
-    if (a->count != b->count)
-        return a->count < b->count ? -1 : 1;
-    return (a->token > b->token) - (a->token < b->token);
+    size_t kinds = (size_t)w->t->max_depth + 2, *at = mem_try_zalloc(kinds + 1, sizeof *at);
+    struct counted *out = mem_try_alloc(n, sizeof *out);
+    bool ok = at && out;
+    for (size_t i = 0; ok && i < n; i++)
+        at[(size_t)v[i].count + 1]++;
+    for (size_t i = 0; ok && i < kinds; i++)
+        at[i + 1] += at[i];
+    for (size_t i = 0; ok && i < n; i++)
+        out[at[v[i].count]++] = v[i];
+    if (ok && n)
+        memcpy(v, out, n * sizeof *v);
+    mem_free(at);
+    mem_free(out);
+    return ok || no_memory(w->m);
 }
 
 /* Keeps the tokens as a list or as bits, whichever is smaller. */
@@ -188,8 +198,8 @@ static bool keep_tokens(struct walk *w, struct local *l)
             return no_memory(w->m);
         for (size_t i = 0; i < l->n_stay; i++)
             set_bit(l->bits, l->stay[i].token);
-        if (l->n_stay)
-            qsort(l->stay, l->n_stay, sizeof *l->stay, by_count);
+        if (!sort_by_count(w, l->stay, l->n_stay))
+            return false;
         l->bytes = words * 4 + (l->cap_stay + l->cap_leave + l->cap_escapes) * 8;
         return true;
     }

@@ -5,7 +5,7 @@
 #include "base/vec.h"
 #include "guide/schema_int.h"
 
-enum { MAX_ITEMS = 20000, MAX_SUBSETS = 6 };
+enum { MAX_ITEMS = 20000, MAX_SUBSETS = 6, MAX_INTEGERS = 256 };
 
 struct graph { struct guide_builder *b; struct expr_move *moves; size_t n, cap; };
 
@@ -70,6 +70,18 @@ static const json_t *finite(struct schema *s, const json_t *flat)
         return kept;
     }
     unsigned types = schema_types(flat);
+    const json_t *lo = json_object_get(flat, "minimum"), *hi = json_object_get(flat, "maximum");
+    if (types == TYPE_INTEGER && json_is_integer(lo) && json_is_integer(hi) && json_integer_value(hi) - json_integer_value(lo) < MAX_INTEGERS &&
+        !json_object_get(flat, "$groups") && !json_object_get(flat, "not")) {
+        json_t *list = schema_keep(s, json_array());
+        for (json_int_t x = json_integer_value(lo); list && x <= json_integer_value(hi); x++) {
+            json_t *v = json_integer(x);
+            if (schema_accepts(s, flat, v))
+                json_array_append(list, v);
+            json_decref(v);
+        }
+        return list;
+    }
     if (types & ~(unsigned)(TYPE_BOOLEAN | TYPE_NULL) || json_object_get(flat, "$groups"))
         return NULL;
     json_t *list = schema_keep(s, json_array());
@@ -190,10 +202,11 @@ int32_t schema_array(struct schema *s, const json_t *flat)
         return containing(s, flat);
     if (json_object_get(flat, "maxContains") && json_object_get(flat, "contains"))
         return schema_fail(s, ERR_UNSUPPORTED, "'maxContains'");
-    if (json_is_true(json_object_get(flat, "uniqueItems")) && items && !json_object_get(flat, "prefixItems")) {
-        const json_t *one = schema_flatten(s, items), *values = one ? finite(s, one) : NULL;
+    if (json_is_true(json_object_get(flat, "uniqueItems")) && (max < 0 || max > 1)) {
+        const json_t *one = items ? schema_flatten(s, items) : NULL, *values = one && !json_object_get(flat, "prefixItems") ? finite(s, one) : NULL;
         if (values)
             return distinct(s, values, min, max);
+        return s->b->failed ? -1 : schema_fail(s, ERR_UNSUPPORTED, "'uniqueItems' is supported only for items of an enum, boolean or small range of integers");
     }
     return s->b->failed ? -1 : sequence(s, flat, min, max);
 }
