@@ -43,13 +43,13 @@ static bool table_grow(struct table *t)
 
 static uint64_t hash_set(const struct machine *m, int32_t id)
 {
-    return hash_bytes(m->elems + m->sets[id].at, (size_t)m->sets[id].n * sizeof *m->elems, 1);
+    return hash_bytes(m->sets[id].n ? m->elems + m->sets[id].at : NULL, (size_t)m->sets[id].n * sizeof *m->elems, 1);
 }
 
 static uint64_t hash_cfg(const struct machine *m, int32_t id)
 {
     const struct cfg *c = &m->cfgs[id];
-    return hash_bytes(m->frames + c->kernel, (size_t)c->n_kernel * sizeof *m->frames, c->flags & (CFG_ACCEPT | CFG_HOLE));
+    return hash_bytes(c->n_kernel ? m->frames + c->kernel : NULL, (size_t)c->n_kernel * sizeof *m->frames, c->flags & (CFG_ACCEPT | CFG_HOLE));
 }
 
 static void table_put(struct table *t, uint64_t hash, int32_t id)
@@ -100,7 +100,7 @@ static int32_t intern_cfg(struct machine *m, size_t at, unsigned flags)
     size_t n = m->n_frames - at;
     if (!spend(m, n + 1) || !table_room(m, &m->cfg_table, false))
         return fail(m);
-    const struct frame *k = m->frames + at;
+    const struct frame *k = n ? m->frames + at : NULL;
     uint64_t h = hash_bytes(k, n * sizeof *k, flags);
     for (size_t i = (size_t)h & (m->cfg_table.cap - 1); m->cfg_table.slots[i]; i = (i + 1) & (m->cfg_table.cap - 1)) {
         int32_t id = (int32_t)m->cfg_table.slots[i] - 1;
