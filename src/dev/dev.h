@@ -243,7 +243,7 @@ struct dev_math {
     /* Indices (ascending) of lo <= x < hi: stores the first cap, returns how many there are. */
     int32_t (*between)(const float *x, int32_t n, float lo, float hi, int32_t *idx, int32_t cap);
     /* out = exp((x - max) * scale) where x >= floor, else 0 (and 0 below exp(-87.3) and for NaN); returns their sum in a fixed order.
-     * max is x's, scale > 0.  exp is within 1 ulp of its argument's.  out may be x, or NULL when only the sum is wanted. */
+     * max is x's, scale > 0.  exp is within 1.2 units in the last place.  out may be x, or NULL when only the sum is wanted. */
     double (*weights)(float *out, const float *x, float max, float scale, float floor, int32_t n);
     /* The sum, in a fixed order, of w[i] >= 0 where key[i] >= floor; raising the floor never raises it. */
     double (*sum_above)(const float *key, const float *w, float floor, int32_t n);

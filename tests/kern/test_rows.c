@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <cmocka.h>
 #include "base/rng.h"
+#include "exp_check.h"
 #include "guard.h"
 #include "kern/row.h"
 
@@ -270,6 +271,24 @@ static void test_weights(void **state)
     each(check_weights);
 }
 
+static const struct kern_row *exp_row;
+
+static void exp_all(float *out, const float *x, int n)
+{
+    exp_row->weights(out, x, 0.0f, 1.0f, -INFINITY, n);
+}
+
+/* The bound that ref/row_ref.c states, on each instruction set. */
+static void test_exp(void **state)
+{
+    (void)state;
+    for (int isa = KERN_ISA_SCALAR; isa <= (int)kern_isa_best(); isa++) {
+        exp_row = kern_row_table((enum kern_isa)isa);
+        struct exp_error e = exp_check(exp_all, exp, -87.3f, 11);
+        assert_true(e.ulp < 1.2 && e.relative < 1.1e-7);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -279,6 +298,7 @@ int main(void)
         cmocka_unit_test(test_search),
         cmocka_unit_test(test_mask),
         cmocka_unit_test(test_weights),
+        cmocka_unit_test(test_exp),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -84,7 +84,7 @@ static int32_t argmax(const float *x, int32_t n)
 }
 
 /* e^t for t <= 0: t = k ln 2 + r with |r| <= ln 2 / 2, a polynomial of degree 6 in r (2e-8), and k added to its exponent.
- * Within 1 ulp; below -87.3 and of NaN it is 0. */
+ * Within 1.2 units in the last place (1.1e-7); below -87.3 and of NaN it is 0. */
 static float exp_one(float t)
 {
     if (!(t >= -87.3f))
