@@ -2,10 +2,14 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
+#include <poll.h>
+#include <pthread.h>
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/buf.h"
@@ -20,7 +24,10 @@ struct log {
     int fd;
     char *path;                 /* NULL: fd is borrowed */
     atomic_ullong n_lost;
-    atomic_bool torn;           /* the last line was written in part: the next begins a line of its own */
+    bool may_block;             /* a pipe, socket or terminal, whose other end may stop reading */
+    pthread_mutex_t lock;       /* of writing */
+    bool torn;                  /* the last line was written in part: the next begins a line of its own */
+    bool stalled;               /* nobody took the last one */
     enum log_format format;
     _Atomic(int) level;
 };
@@ -30,7 +37,12 @@ struct log *log_open(int fd, enum log_level level, enum log_format format)
     struct log *lg = mem_try_zalloc(1, sizeof *lg);
     if (!lg)
         return NULL;
+    struct stat st;
+    int saved_errno = errno;
     lg->fd = fd;
+    lg->may_block = fstat(fd, &st) == 0 && !S_ISREG(st.st_mode);
+    errno = saved_errno;
+    pthread_mutex_init(&lg->lock, NULL);
     lg->format = format;
     atomic_init(&lg->level, (int)level);
     return lg;
@@ -49,7 +61,7 @@ bool log_open_file(struct log **out, const char *path, enum log_level level, enu
         *out = lg;
         return true;
     }
-    mem_free(lg);
+    log_close(&lg);
     close(fd);
     return err_set(e, ERR_NOMEM, "out of memory");
 }
@@ -75,6 +87,8 @@ void log_close(struct log **lg)
         close((*lg)->fd);
         mem_free((*lg)->path);
     }
+    if (*lg)
+        pthread_mutex_destroy(&(*lg)->lock);
     mem_free(*lg);
     *lg = NULL;
 }
@@ -147,25 +161,46 @@ static void build_line(struct buf *b, const struct log *lg, enum log_level level
     buf_putc(b, '\n');
 }
 
-/* One write for the line; more only if the kernel took a part of it (a full pipe). */
+/* Room for PIPE_BUF bytes.  A reader that has stopped is waited for once, for a moment; until it reads again, lines are lost instead: our
+ * threads have better things to do. */
+static bool wait_for_room(struct log *lg)
+{
+    struct pollfd p = {.fd = lg->fd, .events = POLLOUT};
+    enum { PATIENCE_MS = 200 };
+    if (!lg->may_block)
+        return true;
+    int n = poll(&p, 1, lg->stalled ? 0 : PATIENCE_MS);
+    lg->stalled = n == 0;
+    return n != 0;
+}
+
+static bool put_all(struct log *lg, const char *s, size_t n, size_t *done)
+{
+    for (*done = 0; *done < n;) {
+        size_t piece = n - *done < PIPE_BUF || !lg->may_block ? n - *done : PIPE_BUF;
+        ssize_t put = wait_for_room(lg) ? write(lg->fd, s + *done, piece) : -1;
+        if (put < 0 && !lg->stalled && errno == EINTR)
+            continue;
+        if (put <= 0)
+            return false;
+        *done += (size_t)put;
+    }
+    return true;
+}
+
+/* One write for the line, unless it is very long or only a part of it was taken.  What cannot be written is counted: there is nowhere
+ * to complain. */
 static void write_line(struct log *lg, const char *s, size_t n)
 {
-    size_t all = n;
-    if (atomic_exchange(&lg->torn, false) && write(lg->fd, "\n", 1) < 0)
-        atomic_store(&lg->torn, true);
-    while (n) {
-        ssize_t put = write(lg->fd, s, n);
-        if (put < 0 && errno == EINTR)
-            continue;
-        if (put <= 0) { /* nowhere to complain: it is counted */
-            atomic_fetch_add_explicit(&lg->n_lost, 1, memory_order_relaxed);
-            if (n < all)
-                atomic_store(&lg->torn, true);
-            return;
-        }
-        s += put;
-        n -= (size_t)put;
+    size_t done = 0;
+    pthread_mutex_lock(&lg->lock);
+    if (lg->torn)
+        lg->torn = !put_all(lg, "\n", 1, &done);
+    if (!put_all(lg, s, n, &done)) {
+        atomic_fetch_add_explicit(&lg->n_lost, 1, memory_order_relaxed);
+        lg->torn |= done > 0;
     }
+    pthread_mutex_unlock(&lg->lock);
 }
 
 /* Writes a complete line, or says that there was no memory for it. */

@@ -16,14 +16,15 @@
 enum log_level { LOG_ERROR, LOG_WARN, LOG_INFO, LOG_DEBUG, LOG_TRACE };
 enum log_format { LOG_TEXT, LOG_JSON };
 
-/* Thread safe: each line is one write(2).  fd is borrowed. */
+/* Thread safe: each line (of up to PIPE_BUF bytes) is one write(2).  fd is borrowed.  A reader of a pipe that stops reading holds nobody up for longer
+ * than a moment: lines are lost, and counted, until it goes on. */
 struct log;
 struct log *log_open(int fd, enum log_level level, enum log_format format); /* NULL: no memory */
 /* Appends to a file, which is created (readable by its owner's group) when it is not there. */
 bool log_open_file(struct log **out, const char *path, enum log_level level, enum log_format format, struct err *e);
 /* Opens the file by its name again, for rotation by renaming; on an error the old one is kept.  Nothing to do for a log of a descriptor. */
 bool log_reopen(struct log *lg, struct err *e);
-/* Lines that could not be written, all or in part: the disk is full, the pipe closed. */
+/* Lines that could not be written, all or in part: the disk is full, the pipe closed, or nobody reads it. */
 unsigned long long log_n_lost(const struct log *lg);
 void log_close(struct log **lg);
 bool log_enabled(const struct log *lg, enum log_level level);  /* lg NULL: false */

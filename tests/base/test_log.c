@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 #include "base/json.h"
 #include "base/log.h"
@@ -258,10 +259,44 @@ static void full_disk(void **state)
     log_close(&lg);
 }
 
+/* A pipe that nobody reads for a while. */
+static void a_reader_that_stops(void **state)
+{
+    (void)state;
+    int fd[2];
+    char text[1 << 17];
+    struct timespec from, to;
+    assert_int_equal(pipe(fd), 0);
+    struct log *lg = log_open(fd[1], LOG_INFO, LOG_TEXT);
+    clock_gettime(CLOCK_MONOTONIC, &from);
+    for (int i = 0; i < 3000; i++)
+        log_info(lg, "x", "line %d of very many that fill the pipe before anybody reads", i);
+    clock_gettime(CLOCK_MONOTONIC, &to);
+    assert_true(to.tv_sec - from.tv_sec < 3);
+    unsigned long long lost = log_n_lost(lg);
+    assert_in_range(lost, 1000, 2999);
+    size_t n = 0;
+    for (ssize_t got; n < sizeof text - 1 && fcntl(fd[0], F_SETFL, O_NONBLOCK) == 0 && (got = read(fd[0], text + n, sizeof text - 1 - n)) > 0;)
+        n += (size_t)got;
+    text[n] = 0;
+    unsigned long long lines = 0;
+    for (char *at = text; (at = strchr(at, '\n')) != NULL; at++)
+        lines++;
+    assert_int_equal(lines + lost, 3000);
+    log_info(lg, "x", "read again");
+    assert_int_equal(log_n_lost(lg), lost);
+    n = (size_t)read(fd[0], text, sizeof text - 1);
+    text[n] = 0;
+    assert_non_null(strstr(text, "read again\n"));
+    log_close(&lg);
+    close(fd[0]);
+    close(fd[1]);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(named_values), cmocka_unit_test(rotation), cmocka_unit_test(full_disk),
+        cmocka_unit_test(named_values), cmocka_unit_test(a_reader_that_stops), cmocka_unit_test(rotation), cmocka_unit_test(full_disk),
         cmocka_unit_test(text_lines), cmocka_unit_test(json_lines), cmocka_unit_test(levels),
         cmocka_unit_test(long_lines_and_lost_ones), cmocka_unit_test(threads_do_not_mix),
     };

@@ -308,6 +308,7 @@ try {
   for (let i = 0; i < questions.length; i++) assert.equal(essence(await ask(questions[i])), expected[i], "after it all");
   agent.destroy();
   await quiet();
+  assert.equal(await server.metric("api_key_requests_active", 'key="chaos"'), 0, "no key holds a place");
   const [total, free, cached] = await Promise.all(["kv_blocks_total", "kv_blocks_free", "kv_blocks_cached"].map((n) => server.metric(n)));
   assert.equal(free + cached, total, "all pages are free or hold prefixes that may be evicted");
   assert.ok(counts["control answers"] > 0, "the control client got answers");

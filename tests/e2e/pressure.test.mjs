@@ -92,6 +92,18 @@ test("a disk that takes no more: no packed cache, no log, but a server", async (
   await server.close();
 });
 
+test("a reader of the log that stops reading", async (t) => {
+  const server = await serve(t);
+  server.pauseLog();
+  const path = "/" + "x".repeat(190);
+  for (let i = 0; i < 40; i++) await Promise.all(Array.from({ length: 50 }, () => fetch(server.url + path)));
+  await until(async () => (await server.metric("log_lines_lost_total")) > 0, "lines are lost and counted");
+  const start = Date.now();
+  assert.equal((await complete(server)).status, 200);
+  assert.ok(Date.now() - start < 3000);
+  await server.close();
+});
+
 test("a reader of the log that ends", async (t) => {
   const server = await serve(t);
   server.closeLog();

@@ -31,6 +31,7 @@ export async function serve(t, ...args) {
     exited,
     log: () => err,
     kill: (signal) => child.kill(signal),
+    pauseLog: () => child.stderr.pause(),
     /** Nobody reads its stderr any more. */
     closeLog: () => child.stderr.destroy(),
     /** Drains; fails unless the exit status is 0. */
