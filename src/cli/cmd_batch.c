@@ -32,7 +32,8 @@ struct slot {
 
 struct batch {
     struct cli_engine_flags flags;
-    const char *input, *output, *generation_config, *chat_template;
+    const char *input, *output, *generation_config, *chat_template, *tool_parser, *reasoning_parser;
+    bool auto_tools;
     struct cli_list names;
     int32_t max_in_flight;
 
@@ -267,6 +268,9 @@ static bool open_api(struct batch *b, struct err *e)
         return false;
     a.chat_template = b->template;
     a.chat_template_len = b->template_len;
+    a.tool_parser = b->tool_parser;
+    a.reasoning_parser = b->reasoning_parser;
+    a.no_auto_tools = !b->auto_tools;
     if (!api_open(&b->api, &a, e))
         return false;
     /* Twice the engine's sequences: whenever some end, others are tokenized and waiting. */
@@ -325,7 +329,7 @@ static void close_all(struct batch *b)
 
 int cmd_batch(int argc, char **argv)
 {
-    struct batch b = {.generation_config = "auto"};
+    struct batch b = {.generation_config = "auto", .auto_tools = true, .tool_parser = "auto", .reasoning_parser = "auto"};
     struct cli_opt engine_table[CLI_ENGINE_OPTS];
     cli_engine_flags_default(&b.flags);
     cli_engine_table(&b.flags, engine_table);
@@ -335,6 +339,9 @@ int cmd_batch(int argc, char **argv)
         {"max-in-flight", 0, CLI_INT, &b.max_in_flight, "N", "requests handed to the engine at once; 0: twice --max-num-seqs", 0, 1 << 20},
         {"served-model-name", 0, CLI_LIST, &b.names, "NAME", "what the requests call the model", 0, 0},
         {"chat-template", 0, CLI_STR, &b.chat_template, "FILE", "Jinja template instead of the model's own", 0, 0},
+        {"tool-call-parser", 0, CLI_STR, &b.tool_parser, "NAME", "how tool calls are written: hermes, llama3, mistral, pythonic, none, or auto (what the chat template teaches)", 0, 0},
+        {"enable-auto-tool-choice", 0, CLI_FLAG, &b.auto_tools, NULL, "read tool calls from replies that are free to make them", 0, 0},
+        {"reasoning-parser", 0, CLI_STR, &b.reasoning_parser, "NAME", "how thoughts are marked: deepseek_r1, qwen3, none, or auto", 0, 0},
         {"generation-config", 0, CLI_STR, &b.generation_config, "HOW", "auto: sampling defaults from generation_config.json; none: neutral ones", 0, 0},
         {0},
     };

@@ -16,7 +16,7 @@
 
 struct serve {
     struct cli_engine_flags flags;
-    const char *host, *chat_template, *generation_config, *key_file, *cert_file, *tls_key_file, *ca_file, *access_log_path;
+    const char *host, *chat_template, *tool_parser, *reasoning_parser, *generation_config, *key_file, *cert_file, *tls_key_file, *ca_file, *access_log_path;
     int32_t cert_reqs, max_per_ip, body_timeout;
     struct api_limits limits;
     double model_idle_timeout;
@@ -26,7 +26,7 @@ struct serve {
     int32_t port, max_connections, max_concurrent, max_queue, http_threads, idle_timeout;
     int64_t max_body_bytes;
     double request_timeout, drain_timeout, stall_timeout;
-    bool metrics_public, request_id_headers, prompt_tokens_details;
+    bool metrics_public, request_id_headers, prompt_tokens_details, auto_tools;
 
     struct log *log, *access_log;
     struct engine *eng;
@@ -153,6 +153,9 @@ static bool fill_server_opts(struct serve *s, struct server_opts *o, struct err 
         o->api.chat_template = s->template;
         o->api.chat_template_len = s->template_len;
     }
+    o->api.tool_parser = s->tool_parser;
+    o->api.reasoning_parser = s->reasoning_parser;
+    o->api.no_auto_tools = !s->auto_tools;
     o->api.limits = s->limits;
     o->models.idle_us = (int64_t)(s->model_idle_timeout * 1e6);
     o->metrics_public = s->metrics_public;
@@ -307,7 +310,7 @@ static bool serve(struct serve *s, const char *model, struct err *e)
 
 int cmd_serve(int argc, char **argv)
 {
-    struct serve s = {.host = "127.0.0.1", .port = 8000, .generation_config = "auto", .http_threads = 2, .idle_timeout = 120,
+    struct serve s = {.host = "127.0.0.1", .port = 8000, .auto_tools = true, .tool_parser = "auto", .reasoning_parser = "auto", .generation_config = "auto", .http_threads = 2, .idle_timeout = 120,
                       .max_body_bytes = 32 << 20, .drain_timeout = 60, .stall_timeout = 120, .request_id_headers = true, .cert_reqs = -1, .body_timeout = 300};
     struct cli_opt engine_table[CLI_ENGINE_OPTS];
     cli_engine_flags_default(&s.flags);
@@ -328,6 +331,9 @@ int cmd_serve(int argc, char **argv)
         {"max-loaded-models", 0, CLI_INT, &s.max_loaded, "N", "of several, so many at once: unused ones are unloaded, least recently used first; 0: all", 0, 1024},
         {"model-idle-timeout", 0, CLI_F64, &s.model_idle_timeout, "S", "with --model: one that nobody has used for so long is unloaded; 0: never", 0, 1e9},
         {"chat-template", 0, CLI_STR, &s.chat_template, "FILE", "Jinja template instead of the model's own", 0, 0},
+        {"tool-call-parser", 0, CLI_STR, &s.tool_parser, "NAME", "how tool calls are written: hermes, llama3, mistral, pythonic, none, or auto (what the chat template teaches)", 0, 0},
+        {"enable-auto-tool-choice", 0, CLI_FLAG, &s.auto_tools, NULL, "read tool calls from replies that are free to make them", 0, 0},
+        {"reasoning-parser", 0, CLI_STR, &s.reasoning_parser, "NAME", "how thoughts are marked: deepseek_r1, qwen3, none, or auto", 0, 0},
         {"generation-config", 0, CLI_STR, &s.generation_config, "HOW", "auto: sampling defaults from generation_config.json; none: neutral ones", 0, 0},
         {"max-queue", 0, CLI_INT, &s.max_queue, "N", "waiting requests past which new ones get 429; 0: no bound", 0, INT32_MAX},
         {"max-concurrent-requests", 0, CLI_INT, &s.max_concurrent, "N", "requests in progress past which new ones get 429; 0: no bound", 0, INT32_MAX},

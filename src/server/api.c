@@ -60,7 +60,7 @@ bool api_open(struct api **out, const struct api_opts *o, struct err *e)
     a->created_s = clock_unix_s();
     a->longest_token_bytes = longest_token(a->tok);
     gen_default_params(a->eng, o->use_generation_config, &a->defaults);
-    if (!copy_names(a, e) || !open_chat(a, e)) {
+    if (!copy_names(a, e) || !open_chat(a, e) || !api_reply_setup(a, e)) {
         api_close(&a);
         return false;
     }

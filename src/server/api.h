@@ -24,6 +24,8 @@ struct api_opts {
     struct engine *engine;                       /* borrowed */
     const char *const *served_names; int n_served_names;   /* copied; none: the model's own name */
     const char *chat_template; size_t chat_template_len;   /* NULL: the tokenizer's */
+    const char *tool_parser, *reasoning_parser;  /* names of server/reply.h; NULL or "auto": what the template teaches */
+    bool no_auto_tools;                          /* calls are read only from replies that must call */
     bool use_generation_config;                  /* sampling defaults from generation_config.json */
     bool prompt_tokens_details;                  /* usage tells cached tokens */
     int64_t request_timeout_us;                  /* 0: none */

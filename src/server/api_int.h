@@ -6,6 +6,7 @@
 #include "base/arena.h"
 #include "server/api.h"
 #include "server/api_fields.h"
+#include "server/reply.h"
 #include "tok/chat.h"
 #include "tok/tok.h"
 
@@ -19,6 +20,8 @@ struct api {
     int64_t created_s;
     size_t longest_token_bytes;
     struct sample_params defaults;
+    enum reply_calls calls;           /* how replies are read */
+    enum reply_thoughts thoughts;
 };
 
 /* ---- the request's fields (api_params.c) ---- */
@@ -28,7 +31,8 @@ struct api {
 struct api_fields {
     const char *model, *request_id, *cache_salt, *logprobs_mode, *chat_template, *reasoning_effort;
     bool stream, echo, use_beam_search, include_stop, ignore_eos, skip_special_tokens, return_token_ids,
-        token_ids_as_text, return_timings, continue_final_message, chat_logprobs, add_special_tokens, add_generation_prompt;
+        token_ids_as_text, return_timings, continue_final_message, chat_logprobs, add_special_tokens, add_generation_prompt,
+        parallel_tool_calls, include_reasoning;
     int64_t max_tokens, max_completion_tokens, n, best_of, top_k, seed, min_tokens, logprobs, top_logprobs, prompt_logprobs,
         truncate_prompt_tokens, priority;
     double temperature, top_p, min_p, typical_p, repetition_penalty, frequency_penalty, presence_penalty, length_penalty,
@@ -47,7 +51,15 @@ struct api_fields {
 /* Pieces of a choice's log-probabilities, as JSON array elements joined by commas.  Chat uses tokens alone. */
 struct api_logprobs { struct buf tokens, values, tops, offsets; int32_t n; };
 
+/* told: of the arguments, so much was sent. */
+struct api_call { char id[48]; struct buf name, arguments; size_t told; };
+
 struct api_choice {
+    struct reply *reply;              /* reads the text, or NULL: it is content as it comes */
+    struct buf thought;               /* likewise */
+    struct api_call *called; size_t cap_called;
+    int n_called, n_told;             /* n_told: whose name was sent */
+    bool show_thoughts;
     struct buf text;                  /* not yet sent, or all of it when the body is whole */
     struct buf ids;                   /* "1,2,3" when asked for */
     struct api_logprobs lp;
@@ -78,6 +90,10 @@ struct api_job {
     struct api_fields f;
     struct sample_params params;
     struct gen_request request;
+    enum reply_calls calls;           /* how its reply is read */
+    enum reply_thoughts thoughts;
+    enum reply_start start;
+    bool show_special;                /* marks of calls are special tokens */
     struct guide *guide;              /* what the output must be, or NULL; the request borrows it */
     const char **stop; int32_t n_stop;
     int32_t max_tokens;               /* asked for; 0: the rest of the context */
@@ -117,6 +133,20 @@ bool api_prompt_render(const struct api *a, const struct api_fields *f, struct b
 
 /* api_guide.c: response_format, structured_outputs and guided_* to job->guide and job->request. */
 bool api_guide_build(struct api_job *job, struct api_error *e);
+
+/* api_reply.c: chat answers taken apart.  The first two in api_open and while fields are checked. */
+bool api_reply_setup(struct api *a, struct err *e);
+bool api_reply_check(const struct api_fields *f, struct api_error *e);
+/* How job's reply is read, once its prompt is there; then, after api_guide_build, the guide that makes it call. */
+void api_reply_begin(struct api_job *job, const char *prompt, size_t len);
+bool api_reply_guide(struct api_job *job, struct api_error *e);
+bool api_reply_open(const struct api_job *job, struct api_choice *c);    /* false: no memory */
+void api_reply_close(struct api_choice *c);
+void api_reply_text(struct api_choice *c, const char *text, size_t len, bool end);   /* failures: c->text.failed */
+bool api_reply_has_news(const struct api_choice *c);
+/* "message":{..} with this content; "delta":{..} with what is new, which is sent then. */
+void api_reply_message(const struct api_choice *c, const struct buf *text, struct buf *out);
+void api_reply_delta(struct api_choice *c, struct buf *out);
 
 /* api_job.c: api_job_open without the engine. */
 bool api_job_parse(struct api_job **out, const struct api *a, enum api_endpoint endpoint, const char *body, size_t len,

@@ -124,6 +124,7 @@ void api_job_close(struct api_job **pjob)
         struct api_prompt *p = &job->prompts[i];
         gen_close(&p->gen);
         for (int32_t k = 0; p->choices && k < job->n; k++) {
+            api_reply_close(&p->choices[k]);
             buf_free(&p->choices[k].text);
             buf_free(&p->choices[k].ids);
             api_logprobs_free(&p->choices[k].lp);
@@ -221,7 +222,7 @@ static void add_token(struct api_job *job, struct api_choice *c, const struct ge
 /* Tokens whose text is held back make no event of their own, unless something else of theirs was asked for. */
 static bool has_news(const struct api_job *job, const struct api_choice *c)
 {
-    return c->text.len > 0 || c->ended || c->lp.n > 0 || c->ids.len > 0 || job->f.continuous_usage;
+    return c->text.len > 0 || api_reply_has_news(c) || c->ended || c->lp.n > 0 || c->ids.len > 0 || job->f.continuous_usage;
 }
 
 static void on_delta(struct api_job *job, struct api_prompt *p, int32_t choice, const struct gen_event *ev, bool first, struct buf *out)
@@ -229,7 +230,9 @@ static void on_delta(struct api_job *job, struct api_prompt *p, int32_t choice, 
     struct api_choice *c = &p->choices[choice];
     if (first)
         begin_choice(job, p, choice, out);
-    buf_append(&c->text, ev->text, ev->text_len);
+    if (first && !api_reply_open(job, c))
+        c->text.failed = true;
+    api_reply_text(c, ev->text, ev->text_len, ev->finish != ENGINE_FINISH_NONE);
     if (ev->token >= 0)
         add_token(job, c, ev);
     if (ev->finish != ENGINE_FINISH_NONE) {

@@ -17,8 +17,9 @@ static void write_head(const struct api_job *job, bool chunk, struct buf *out)
 /* "finish_reason":..,"stop_reason":.. */
 static void write_finish(const struct api_job *job, const struct api_choice *c, struct buf *out)
 {
+    bool called = c->n_called > 0 && c->finish == ENGINE_FINISH_STOP;
     if (c->ended)
-        buf_printf(out, "\"finish_reason\":\"%s\",\"stop_reason\":", gen_finish_name(c->finish));
+        buf_printf(out, "\"finish_reason\":\"%s\",\"stop_reason\":", called ? "tool_calls" : gen_finish_name(c->finish));
     else
         buf_puts(out, "\"finish_reason\":null,\"stop_reason\":");
     if (c->ended && c->stop_index >= 0)
@@ -111,9 +112,7 @@ static void write_message(const struct api_job *job, const struct api_choice *c,
     buf_init(&text, 0);
     buf_puts(&text, echoed_message(job));
     buf_append(&text, c->text.data ? c->text.data : "", c->text.len);
-    buf_puts(out, "\"message\":{\"role\":\"assistant\",\"reasoning_content\":null,\"reasoning\":null,\"content\":");
-    api_write_text(out, text.data, text.len);
-    buf_puts(out, ",\"tool_calls\":[]}");
+    api_reply_message(c, &text, out);
     out->failed |= text.failed;
     buf_free(&text);
 }
@@ -191,13 +190,11 @@ void api_openai_chunk(struct api_job *job, struct api_prompt *p, int32_t choice,
 {
     struct api_choice *c = &p->choices[choice];
     begin_chunk(job, p, choice, out);
-    if (is_chat(job) && c->ended && c->text.len == 0)
-        buf_puts(out, "\"delta\":{}");
-    else {
-        buf_puts(out, is_chat(job) ? "\"delta\":{\"content\":" : "\"text\":");
+    if (is_chat(job)) {
+        api_reply_delta(c, out);
+    } else {
+        buf_puts(out, "\"text\":");
         api_write_text(out, c->text.data, c->text.len);
-        if (is_chat(job))
-            buf_putc(out, '}');
     }
     write_logprobs(job, c, true, out);
     buf_putc(out, ',');

@@ -88,7 +88,8 @@ static const struct api_field chat_fields[] = {
     {"top_logprobs", API_INT, AT(top_logprobs), 0, MANY},
     {"tools", API_ARR, AT(tools), 0, 0},
     {"tool_choice", API_ANY, AT(tool_choice), 0, 0},
-    {"parallel_tool_calls", API_NOTED, 0, 0, 0},
+    {"parallel_tool_calls", API_BOOL, AT(parallel_tool_calls), 0, 0},
+    {"include_reasoning", API_BOOL, AT(include_reasoning), 0, 0},
     {"documents", API_ARR, AT(documents), 0, 0},
     {"chat_template", API_STR, AT(chat_template), 0, 0},
     {"chat_template_kwargs", API_OBJ, AT(chat_template_kwargs), 0, 0},
@@ -114,7 +115,7 @@ static const struct api_field *const stream_option_tables[] = {stream_option_fie
 void api_fields_default(struct api_fields *f)
 {
     *f = (struct api_fields){
-        .skip_special_tokens = true, .add_special_tokens = true, .add_generation_prompt = true,
+        .skip_special_tokens = true, .add_special_tokens = true, .add_generation_prompt = true, .parallel_tool_calls = true, .include_reasoning = true,
         .max_tokens = API_UNSET, .max_completion_tokens = API_UNSET, .n = 1, .best_of = API_UNSET, .top_k = API_UNSET, .seed = API_UNSET,
         .logprobs = API_UNSET, .top_logprobs = API_UNSET, .prompt_logprobs = API_UNSET, .truncate_prompt_tokens = API_UNSET,
         .temperature = NAN, .top_p = NAN, .min_p = NAN, .typical_p = NAN, .repetition_penalty = NAN, .frequency_penalty = NAN,
@@ -132,25 +133,6 @@ bool api_check_model(const struct api *a, const char *model, struct api_error *e
         if (strcmp(a->names[i], model) == 0)
             return true;
     return api_fail(e, ERR_NOT_FOUND, "model", "The model `%.256s` does not exist.", model);
-}
-
-static bool check_tools(const struct api_fields *f, struct api_error *e)
-{
-    for (size_t i = 0; i < json_array_size(f->tools); i++) {
-        const json_t *fn = json_object_get(json_array_get(f->tools, i), "function");
-        if (!json_is_string(json_object_get(fn, "name")))
-            return api_fail(e, ERR_INVALID, "tools", "'tools[%zu]' must be {\"type\":\"function\",\"function\":{\"name\":...}}", i);
-    }
-    if (!f->tool_choice)
-        return true;
-    const char *choice = json_string_value(f->tool_choice);
-    if (choice && (strcmp(choice, "none") == 0 || strcmp(choice, "auto") == 0))
-        return true;
-    if (choice && strcmp(choice, "required") != 0)
-        return api_fail(e, ERR_INVALID, "tool_choice", "'tool_choice' must be none, auto, required or a function, found '%.64s'", choice);
-    if (!choice && !json_is_object(f->tool_choice))
-        return api_fail(e, ERR_INVALID, "tool_choice", "'tool_choice': expected string or object, found %s", json_type_name(f->tool_choice));
-    return api_fail(e, ERR_UNSUPPORTED, "tool_choice", "'tool_choice' other than none and auto is not supported yet");
 }
 
 static bool check_stream(struct api_job *job, struct api_error *e)
@@ -178,7 +160,7 @@ static bool check_chat(struct api_fields *f, const json_t *doc, struct api_error
         f->logprobs = f->top_logprobs == API_UNSET ? 0 : f->top_logprobs;
     if (f->max_completion_tokens != API_UNSET)
         f->max_tokens = f->max_completion_tokens;
-    return check_tools(f, e);
+    return api_reply_check(f, e);
 }
 
 /* max_tokens: 16 for completions unless null is said; else 0, the rest of the context. */
@@ -487,9 +469,9 @@ bool api_params_build(struct api_job *job, struct api_error *e)
     r->stop = job->stop;
     r->n_stop = job->score_only ? 0 : job->n_stop;
     r->include_stop = f->include_stop;
-    r->skip_special_tokens = f->skip_special_tokens;
+    r->skip_special_tokens = f->skip_special_tokens && !job->show_special;
     r->no_text = !job->api->tok;
-    if (!api_guide_build(job, e))
+    if (!api_guide_build(job, e) || !api_reply_guide(job, e))
         return false;
     job->n = (int32_t)f->n;
     job->fake_stream = job->endpoint == API_COMPLETIONS && f->stream && !job->score_only &&

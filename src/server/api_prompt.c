@@ -197,6 +197,26 @@ static json_t *make_kwargs(const struct api_fields *f)
     return kwargs;
 }
 
+/* Templates see the arguments of earlier calls as objects; clients send them as text.  A new reference. */
+static json_t *with_parsed_calls(const json_t *messages)
+{
+    json_t *out = NULL;
+    for (size_t i = 0; i < json_array_size(messages); i++) {
+        for (size_t k = 0; k < json_array_size(json_object_get(json_array_get(messages, i), "tool_calls")); k++) {
+            struct err ignored;
+            if (!out && !(out = json_deep_copy(messages)))
+                return NULL;
+            json_t *fn = json_object_get(json_array_get(json_object_get(json_array_get(out, i), "tool_calls"), k), "function");
+            const json_t *args = json_object_get(fn, "arguments");
+            json_t *parsed = json_is_string(args) ? json_parse(json_string_value(args), json_string_length(args), &ignored) : NULL;
+            if (json_is_object(parsed))
+                json_object_set(fn, "arguments", parsed);
+            json_decref(parsed);
+        }
+    }
+    return out ? out : json_incref((json_t *)messages);
+}
+
 bool api_prompt_render(const struct api *a, const struct api_fields *f, struct buf *out, struct api_error *e)
 {
     struct err err;
@@ -210,12 +230,13 @@ bool api_prompt_render(const struct api *a, const struct api_fields *f, struct b
                                                         "'chat_template'");
     const char *choice = json_string_value(f->tool_choice);
     bool tools = json_array_size(f->tools) > 0 && !(choice && strcmp(choice, "none") == 0);
-    json_t *kwargs = make_kwargs(f);
+    json_t *kwargs = make_kwargs(f), *messages = with_parsed_calls(f->messages);
     struct chat_render_opts o = {
-        .messages = f->messages, .tools = tools ? f->tools : NULL, .documents = f->documents, .kwargs = kwargs,
+        .messages = messages, .tools = tools ? f->tools : NULL, .documents = f->documents, .kwargs = kwargs,
         .add_generation_prompt = f->add_generation_prompt, .continue_final_message = f->continue_final_message, .now_unix = clock_unix_s(),
     };
-    bool ok = chat_render(own ? own : a->chat, &o, out, &err);
+    bool ok = messages ? chat_render(own ? own : a->chat, &o, out, &err) : err_set(&err, ERR_NOMEM, "out of memory for the request");
+    json_decref(messages);
     json_decref(kwargs);
     chat_close(&own);
     return ok || api_fail(e, err.code == ERR_NOMEM ? ERR_NOMEM : ERR_INVALID, "messages", "%s", err.msg);
@@ -225,7 +246,10 @@ bool api_prompt_chat(struct api_job *job, struct api_error *e)
 {
     struct buf text;
     buf_init(&text, 0);
-    bool ok = alloc_prompts(job, 1, e) && api_prompt_render(job->api, &job->f, &text, e) &&
+    bool ok = alloc_prompts(job, 1, e) && api_prompt_render(job->api, &job->f, &text, e);
+    if (ok)
+        api_reply_begin(job, text.data ? text.data : "", text.len);
+    ok = ok &&
               encode(job, &job->prompts[0], text.data ? text.data : "", text.len, e) && finish_prompt(job, &job->prompts[0], e);
     buf_free(&text);
     return ok;

@@ -521,7 +521,7 @@ static void chat_requests_are_checked(void **state)
     assert_error(API_CHAT, 400, "messages", "expected string or array", "{\"messages\":[{\"role\":\"user\",\"content\":5}]}");
     assert_error(API_CHAT, 400, "messages", "image_url", "{\"messages\":[{\"role\":\"user\",\"content\":[{\"type\":\"image_url\"}]}]}");
     assert_error(API_CHAT, 400, "top_logprobs", "needs 'logprobs'", "{" USER ",\"top_logprobs\":3}");
-    assert_error(API_CHAT, 400, "tool_choice", "not supported yet", "{" USER ",\"tool_choice\":\"required\"}");
+    assert_error(API_CHAT, 400, "tool_choice", "needs 'tools'", "{" USER ",\"tool_choice\":\"required\"}");
     assert_error(API_CHAT, 400, "tool_choice", "none, auto", "{" USER ",\"tool_choice\":\"often\"}");
     assert_error(API_CHAT, 400, "tools", "tools[0]", "{" USER ",\"tools\":[{}]}");
     assert_error(API_CHAT, 400, "response_format", "json_schema", "{" USER ",\"response_format\":{\"type\":\"json_schema\"}}");
