@@ -83,7 +83,7 @@ static unsigned guess_types(const json_t *flat)
         {"contains", TYPE_ARRAY},
         {"pattern", TYPE_STRING}, {"format", TYPE_STRING}, {"minLength", TYPE_STRING}, {"maxLength", TYPE_STRING}, {"$not", TYPE_STRING},
         {"minimum", TYPE_NUMBER}, {"maximum", TYPE_NUMBER}, {"exclusiveMinimum", TYPE_NUMBER}, {"exclusiveMaximum", TYPE_NUMBER},
-        {"multipleOf", TYPE_NUMBER},
+        {"multipleOf", TYPE_NUMBER}, {"$notNumber", TYPE_NUMBER},
     };
     unsigned types = 0;
     for (size_t i = 0; i < sizeof hints / sizeof hints[0]; i++)

@@ -32,8 +32,12 @@ static double number(const json_t *flat, const char *key, double dflt)
     return v ? json_number_value(v) : dflt;
 }
 
-static bool accepts_number(const json_t *flat, const json_t *v)
+static bool accepts_number(struct schema *s, const json_t *flat, const json_t *v, int depth)
 {
+    const json_t *nots = json_object_get(flat, "$notNumber");
+    for (size_t i = 0; i < json_array_size(nots); i++)
+        if (accepts(s, json_array_get(nots, i), v, depth + 1))
+            return false;
     double x = json_number_value(v), m = number(flat, "multipleOf", 0), q = m > 0 ? x / m : 0;
     return x >= number(flat, "minimum", -INFINITY) && x <= number(flat, "maximum", INFINITY) &&
            (!json_object_get(flat, "exclusiveMinimum") || x > number(flat, "exclusiveMinimum", 0)) &&
@@ -122,7 +126,7 @@ static bool accepts(struct schema *s, const json_t *schema, const json_t *v, int
     if (!listed || !accepts_groups(s, flat, v, depth))
         return false;
     if (json_is_number(v))
-        return accepts_number(flat, v);
+        return accepts_number(s, flat, v, depth);
     if (json_is_string(v))
         return accepts_string(s, flat, v);
     if (json_is_array(v))
@@ -198,6 +202,27 @@ static const json_t *by_absent_property(struct schema *s, const json_t *x, const
     return NULL;
 }
 
+/* A property that y does not demand but sees in its own way: x must have it, and differently. */
+static const json_t *by_forced_property(struct schema *s, const json_t *x, const json_t *y, int depth)
+{
+    json_t *px = json_object_get(x, "properties"), *py = json_object_get(y, "properties"), *required = json_object_get(x, "required");
+    for (void *it = json_object_iter(py); it && !s->b->failed; it = json_object_iter_next(py, it)) {
+        const char *name = json_object_iter_key(it);
+        const json_t *a = json_object_get(px, name), *fa = a ? schema_flatten(s, a) : NULL, *fb = fa ? schema_flatten(s, json_object_iter_value(it)) : NULL;
+        const json_t *narrowed = fb && !schema_never(fa) ? schema_never(fb) ? fa : exclude(s, fa, fb, depth + 1) : NULL;
+        if (!narrowed || schema_never(narrowed) || in_list(required, name))
+            continue;
+        const json_t *out = with_property(s, x, name, narrowed);
+        json_t *with = out ? copy(s, out) : NULL, *list = required ? json_copy(required) : json_array();
+        json_array_append_new(list, json_string(name));
+        if (with)
+            json_object_set(with, "required", list);
+        json_decref(list);
+        return with;
+    }
+    return NULL;
+}
+
 static const json_t *exclude_object(struct schema *s, const json_t *x, const json_t *y, int depth)
 {
     const json_t *out = by_shared_property(s, x, y, depth, true);
@@ -205,10 +230,23 @@ static const json_t *exclude_object(struct schema *s, const json_t *x, const jso
         out = by_absent_property(s, x, y);
     if (!out && !s->b->failed)
         out = by_shared_property(s, x, y, depth, false);
+    if (!out && !s->b->failed)
+        out = by_forced_property(s, x, y, depth);
     return out;
 }
 
-static const json_t *exclude_number(struct schema *s, const json_t *x, const json_t *y)
+static const json_t *without_numbers(struct schema *s, const json_t *x, const json_t *y)
+{
+    json_t *out = copy(s, x), *nots = json_object_get(x, "$notNumber");
+    if (!out)
+        return NULL;
+    nots = nots ? json_copy(nots) : json_array();
+    json_array_append(nots, (json_t *)y);
+    json_object_set_new(out, "$notNumber", nots);
+    return out;
+}
+
+static const json_t *exclude_number(struct schema *s, const json_t *x, const json_t *y, bool integer)
 {
     static const char *const up[] = {"minimum", "exclusiveMinimum"}, *const down[] = {"maximum", "exclusiveMaximum"};
     double lo = -INFINITY, hi = INFINITY, ylo = -INFINITY, yhi = INFINITY;
@@ -224,15 +262,17 @@ static const json_t *exclude_number(struct schema *s, const json_t *x, const jso
     if (hi < ylo || lo > yhi || (hi == ylo && (strict_lo || json_object_get(x, "exclusiveMaximum"))) ||
         (lo == yhi && (strict_hi || json_object_get(x, "exclusiveMinimum"))))
         return x;
+    if (integer || !(schema_types(y) & TYPE_NUMBER))
+        return without_numbers(s, x, y);
+    if (!isfinite(ylo) && !isfinite(yhi))
+        return schema_keep(s, json_pack("{s:b}", "$never", 1));
     json_t *out = copy(s, x);
     if (!out)
         return NULL;
     if (isfinite(ylo)) /* the part below y */
         json_object_set_new(out, strict_lo ? "maximum" : "exclusiveMaximum", json_real(ylo));
-    else if (isfinite(yhi))
-        json_object_set_new(out, strict_hi ? "minimum" : "exclusiveMinimum", json_real(yhi));
     else
-        return NULL;
+        json_object_set_new(out, strict_hi ? "minimum" : "exclusiveMinimum", json_real(yhi));
     return out;
 }
 
@@ -315,26 +355,35 @@ static const json_t *exclude_enum(struct schema *s, const json_t *x, const json_
 /* x of one type only. */
 static const json_t *exclude_typed(struct schema *s, const json_t *x, const json_t *y, unsigned type, int depth)
 {
-    if (!(schema_types(y) & type))
+    unsigned meets = type == TYPE_NUMBER ? TYPE_NUMBER | TYPE_INTEGER : type; /* a number may be whole */
+    if (!(schema_types(y) & meets))
         return x;
     if (json_object_get(y, "enum")) {
         unsigned theirs = 0;
         json_t *values = json_object_get(y, "enum");
         for (size_t i = 0; i < json_array_size(values); i++)
             theirs |= type_of(json_array_get(values, i));
-        if (!(theirs & type))
+        if (!(theirs & meets))
             return x;
-        if (type != TYPE_STRING)
+        if (type & (TYPE_INTEGER | TYPE_NUMBER))
+            return without_numbers(s, x, y);
+        if (type & (TYPE_OBJECT | TYPE_ARRAY))
             return NULL;
     }
     switch (type) {
     case TYPE_OBJECT: return exclude_object(s, x, y, depth);
     case TYPE_STRING: return exclude_string(s, x, y);
     case TYPE_ARRAY: return exclude_array(s, x, y, depth);
-    case TYPE_INTEGER: return exclude_number(s, x, y);
-    case TYPE_NUMBER: return schema_types(y) & TYPE_NUMBER ? exclude_number(s, x, y) : NULL;
-    default: return schema_keep(s, json_pack("{s:b}", "$never", 1)); /* null, boolean: all of it */
+    case TYPE_INTEGER: return exclude_number(s, x, y, true);
+    case TYPE_NUMBER: return exclude_number(s, x, y, false);
+    default: break;
     }
+    /* null and boolean: value by value */
+    json_t *listed = copy(s, x);
+    if (!listed)
+        return NULL;
+    json_object_set_new(listed, "enum", type == TYPE_NULL ? json_pack("[n]") : json_pack("[b,b]", 1, 0));
+    return exclude_enum(s, listed, y);
 }
 
 /* Several types: an alternative for each. */

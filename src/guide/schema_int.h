@@ -20,7 +20,7 @@ struct schema {
     struct hash_u64 *by_node;     /* source node -> its rule */
     struct hash_map *by_text;     /* flattened schema as text -> its rule */
     struct buf path;              /* where we are, for messages */
-    int depth, n_branches;
+    int depth, n_branches, in_not;
     int32_t space, colon_space;   /* expressions: between tokens, after a colon */
     int32_t rule_string, rule_integer, rule_number, rule_any, rule_key;   /* shared, -1: not yet made */
 };

@@ -257,15 +257,17 @@ static json_t *merge_keyword(struct schema *s, const char *key, json_t *a, json_
 {
     static const char *const larger[] = {"minimum", "exclusiveMinimum", "minLength", "minItems", "minProperties", "minContains"},
                             *const smaller[] = {"maximum", "exclusiveMaximum", "maxLength", "maxItems", "maxProperties", "maxContains"},
-                            *const lists[] = {"pattern", "format", "not", "$not", "$groups", "contains"},
+                            *const lists[] = {"pattern", "format", "not", "$not", "$groups", "contains", "$notNumber"},
                             *const both[] = {"additionalProperties", "propertyNames"};
-    for (size_t i = 0; i < 6; i++) {
+    for (size_t i = 0; i < 7; i++) {
+        if (strcmp(key, lists[i]) == 0)
+            return strcmp(key, "$groups") == 0 ? (a = json_copy(a), json_array_extend(a, b), a) : union_of(a, b);
+        if (i == 6)
+            break;
         if (strcmp(key, larger[i]) == 0)
             return json_incref(json_number_value(a) >= json_number_value(b) ? a : b);
         if (strcmp(key, smaller[i]) == 0)
             return json_incref(json_number_value(a) <= json_number_value(b) ? a : b);
-        if (strcmp(key, lists[i]) == 0)
-            return strcmp(key, "$groups") == 0 ? (a = json_copy(a), json_array_extend(a, b), a) : union_of(a, b);
     }
     for (size_t i = 0; i < 2; i++)
         if (strcmp(key, both[i]) == 0)
@@ -334,7 +336,7 @@ static const struct { const char *name; enum shape shape; } kept[] = {
     {"properties", OBJECT}, {"patternProperties", OBJECT}, {"additionalProperties", SCHEMA}, {"required", ARRAY}, {"minProperties", COUNT},
     {"maxProperties", COUNT}, {"propertyNames", SCHEMA}, {"minItems", COUNT}, {"maxItems", COUNT}, {"uniqueItems", BOOLEAN},
     {"minContains", COUNT}, {"maxContains", COUNT}, {"minLength", COUNT}, {"maxLength", COUNT}, {"minimum", NUMBER}, {"maximum", NUMBER},
-    {"multipleOf", NUMBER}, {"enum", ARRAY}, {"prefixItems", ARRAY}, {"$not", ARRAY}, {"$groups", ARRAY}, {"$never", ANY},
+    {"multipleOf", NUMBER}, {"enum", ARRAY}, {"prefixItems", ARRAY}, {"$not", ARRAY}, {"$notNumber", ARRAY}, {"$groups", ARRAY}, {"$never", ANY},
 };
 
 static bool has_shape(const json_t *v, enum shape shape)

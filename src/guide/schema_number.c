@@ -205,7 +205,7 @@ static int32_t free_number(struct schema *s, bool integer)
     if (*rule < 0) {
         *rule = expr_rule_new(s->b, integer ? "integer" : "number");
         if (*rule >= 0)
-            s->b->rules[*rule].body = regex(s, integer ? "-?(0|[1-9][0-9]{0,14})" : "-?(0|[1-9][0-9]{0,14})(\\.[0-9]{1,15})?([eE][+-]?[0-9]{1,2})?");
+            s->b->rules[*rule].body = regex(s, integer ? "0|-?[1-9][0-9]{0,14}" : "-?(0|[1-9][0-9]{0,14})(\\.[0-9]{1,15})?([eE][+-]?[0-9]{1,2})?");
     }
     return expr_call(s->b, *rule);
 }
@@ -233,7 +233,7 @@ static bool make_decimal(struct schema *s, const struct limit *l, struct decimal
     return to_decimal(l->v, out) || (schema_fail(s, ERR_UNSUPPORTED, "a bound of %g has too many decimals", l->v), false);
 }
 
-static int32_t bounded(struct schema *s, const struct limit *lo, const struct limit *hi, int places)
+static int32_t bounded(struct schema *s, const struct limit *lo, const struct limit *hi, int places, bool fixed_places)
 {
     struct decimal low, high, none = {.given = false}, zero = {.whole = "0", .given = true, .strict = true};
     int32_t positive = -2, negative = -2;
@@ -241,7 +241,7 @@ static int32_t bounded(struct schema *s, const struct limit *lo, const struct li
         return -1;
     if ((lo->given && lo->v >= 1e15) || (hi->given && hi->v <= -1e15))
         return schema_fail(s, ERR_UNSUPPORTED, "a bound of 1e15 or more leaves no number that is written exactly");
-    int n = 9;
+    int n = fixed_places && places > 0 ? 6 : 9; /* a validator divides by multipleOf, in doubles */
     if (low.given && (int)strlen(low.whole) > n)
         n = (int)strlen(low.whole);
     if (high.given && (int)strlen(high.whole) > n)
@@ -251,7 +251,7 @@ static int32_t bounded(struct schema *s, const struct limit *lo, const struct li
     if (places > MAX_DIGITS - n)
         places = places == 0 ? 0 : MAX_DIGITS - n;
     int need = (int)strlen(low.fraction) > (int)strlen(high.fraction) ? (int)strlen(low.fraction) : (int)strlen(high.fraction);
-    if (places && need > places && n + need <= 17)
+    if (places && !fixed_places && need > places && n + need <= 17)
         places = need;
     if (!hi->given || hi->v > 0 || (hi->v == 0 && !hi->strict)) {
         bool from_zero = !lo->given || lo->v < 0;
@@ -266,13 +266,53 @@ static int32_t bounded(struct schema *s, const struct limit *lo, const struct li
     return positive == -2 ? negative : negative == -2 ? positive : expr_alt2(s->b, positive, negative);
 }
 
+/* What "$notNumber" takes away.  Of whole numbers every value has one spelling; others may have zeros at their end. */
+static int32_t taken_away(struct schema *s, const json_t *other, bool integer)
+{
+    const json_t *values = json_object_get(other, "enum");
+    int32_t out = expr_never(s->b);
+    if (!values && integer) {
+        s->in_not++;
+        out = schema_number(s, other, true);
+        s->in_not--;
+        return out;
+    }
+    if (!values)
+        return regex(s, "-?[0-9]+(\\.0+)?");
+    for (size_t i = 0; i < json_array_size(values); i++) {
+        const json_t *v = json_array_get(values, i);
+        struct decimal d;
+        if (!json_is_number(v) || !to_decimal(json_number_value(v), &d))
+            continue;
+        size_t n = strlen(d.fraction);
+        while (n && d.fraction[n - 1] == '0')
+            d.fraction[--n] = 0;
+        int32_t zeros = expr_repeat(s->b, digit(s, 0, 0), 0, -1), sign = expr_text(s->b, "-", json_number_value(v) < 0), whole = expr_text(s->b, d.whole, strlen(d.whole));
+        int32_t fraction = expr_seq(s->b, (int32_t[]){expr_text(s->b, ".", 1), expr_text(s->b, d.fraction, n), zeros}, 3);
+        out = expr_alt2(s->b, out, expr_seq(s->b, (int32_t[]){sign, whole, n ? fraction : expr_repeat(s->b, fraction, 0, 1)}, 3));
+    }
+    return out;
+}
+
+static int32_t ranged(struct schema *s, const json_t *flat, bool integer);
+
 int32_t schema_number(struct schema *s, const json_t *flat, bool integer)
+{
+    const json_t *nots = json_object_get(flat, "$notNumber");
+    int32_t x = ranged(s, flat, integer);
+    for (size_t i = 0; i < json_array_size(nots) && x >= 0; i++)
+        x = expr_combine(s->b, x, taken_away(s, json_array_get(nots, i), integer), DFA_AND_NOT);
+    return x;
+}
+
+static int32_t ranged(struct schema *s, const json_t *flat, bool integer)
 {
     struct limit lo, hi;
     const json_t *step = json_object_get(flat, "multipleOf");
+    bool regular = json_object_get(flat, "$notNumber") || s->in_not; /* combined with others: no rules, one spelling */
     read_limit(flat, "minimum", "exclusiveMinimum", true, &lo);
     read_limit(flat, "maximum", "exclusiveMaximum", false, &hi);
-    if (!lo.given && !hi.given && !step)
+    if (!lo.given && !hi.given && !step && !regular)
         return free_number(s, integer);
     int64_t m = 1;
     int places = integer ? 0 : MAX_DIGITS - 9, step_places = 0;
@@ -294,7 +334,7 @@ int32_t schema_number(struct schema *s, const json_t *flat, bool integer)
         m /= x;
         step_places = 0;
     }
-    int32_t x = bounded(s, &lo, &hi, places);
+    int32_t x = bounded(s, &lo, &hi, places, step != NULL);
     if (step && !(m == 1 && step_places == places))
         x = expr_combine(s->b, x, multiple(s, m, step_places), DFA_AND);
     return x;

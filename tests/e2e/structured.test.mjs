@@ -2,9 +2,7 @@
 import assert from "node:assert/strict";
 import { readdirSync, readFileSync } from "node:fs";
 import test, { after, before } from "node:test";
-import { Ajv } from "ajv";
-import { Ajv2020 } from "ajv/dist/2020.js";
-import addFormats from "ajv-formats";
+import { randomSchema, validator } from "./schemas.mjs";
 import { serve } from "./serve.mjs";
 
 const folder = new URL("../data/schemas/", import.meta.url);
@@ -18,20 +16,6 @@ before(async () => {
   server = await serve(null, "--load-format", "dummy", "--max-model-len", "1024", "--max-num-seqs", "32", "--served-model-name", model);
 });
 after(() => server?.close());
-
-function validator(schema) {
-  const draft7 = /draft-0[47]/.test(schema.$schema ?? "");
-  const options = { strict: false, multipleOfPrecision: 6, allErrors: false };
-  const ajv = draft7 ? new Ajv(options) : new Ajv2020(options);
-  addFormats.default ? addFormats.default(ajv) : addFormats(ajv);
-  const copy = structuredClone(schema);
-  if (/draft-04/.test(copy.$schema ?? "")) { // ajv knows no draft 4: its boolean bounds are numbers since
-    delete copy.$schema;
-    for (const p of Object.values(copy.properties))
-      if (p.exclusiveMinimum === true) { p.exclusiveMinimum = p.minimum; delete p.minimum; }
-  }
-  return ajv.compile(copy);
-}
 
 async function complete(body) {
   const r = await server.post("/v1/completions", { model, prompt: "x", temperature: 1, ...body });
@@ -69,6 +53,35 @@ test("every finished output of every schema validates", { timeout: 600_000 }, as
   t.diagnostic(`${names.length} schemas, ${finished} outputs finished, ${cut} cut by max_tokens`);
   assert.deepEqual(bad, []);
   assert.ok(finished > 0.6 * jobs.length, `only ${finished} of ${jobs.length} outputs finished`);
+});
+
+test("random schemas: what is not refused validates", { timeout: 600_000 }, async (t) => {
+  const first = Number(process.env.SEED ?? 1), n = Number(process.env.SCHEMAS ?? 200);
+  const bad = [], refused = new Map();
+  let finished = 0, cut = 0;
+  await all(Array.from({ length: n }, (_, k) => async () => {
+    const schema = randomSchema(first + k);
+    let valid;
+    try { valid = validator(schema); } catch { return; } // ajv does not take it
+    for (let seed = 0; seed < 2; seed++) {
+      const { status, body } = await complete({ max_tokens: 300, seed, guided_json: schema });
+      if (status === 400) {
+        const why = body.error.message.replace(/.*?: |at #\S*: /g, "").slice(0, 60);
+        return void refused.set(why, (refused.get(why) ?? 0) + 1);
+      }
+      if (status !== 200) return bad.push(`${JSON.stringify(schema)}: ${status} ${JSON.stringify(body)}`);
+      const { text, finish_reason } = body.choices[0];
+      if (finish_reason === "length") { cut++; continue; }
+      finished++;
+      let value;
+      try { value = JSON.parse(text); } catch (e) { return bad.push(`seed ${first + k}: ${e.message}: ${text}`); }
+      if (!valid(value)) bad.push(`seed ${first + k}: ${JSON.stringify(valid.errors[0])}: ${text}\n${JSON.stringify(schema)}`);
+    }
+  }));
+  t.diagnostic(`${n} schemas: ${finished} outputs finished, ${cut} cut, ${[...refused.values()].reduce((a, b) => a + b, 0)} schemas refused`);
+  for (const [why, count] of [...refused].sort((a, b) => b[1] - a[1]).slice(0, 8)) t.diagnostic(`refused ${count}: ${why}`);
+  assert.deepEqual(bad.slice(0, 5), []);
+  assert.ok(finished > 0.5 * n, `only ${finished} outputs finished`);
 });
 
 test("all names of the fields", async () => {
