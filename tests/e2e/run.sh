@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# End to end: the official openai client and raw sockets against `quire serve`, and `quire batch`.
+# End to end: the official openai client, the Vercel AI SDK, LangChain and raw sockets against `quire serve`, and `quire batch`.
 # usage: tests/e2e/run.sh [test files]     QUIRE=path of the program (default build/quire)
 # Each test file starts its own servers, on free ports of 127.0.0.1, and ends them.
 set -eu
