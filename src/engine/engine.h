@@ -187,7 +187,7 @@ struct engine_metrics {           /* a consistent copy; names as INTERFACES part
     uint64_t success_stop, success_length, success_abort, requests_error;
     uint64_t n_steps; double step_seconds, forward_seconds, sample_seconds, schedule_seconds;
     struct engine_hist ttft, itl, e2e, queue_time, inference_time, prefill_time, decode_time, time_per_output_token,
-        prompt_len, generation_len, max_generation_len, params_n, params_max_tokens, iteration_tokens;
+        prompt_len, prefill_computed, generation_len, max_generation_len, params_n, params_max_tokens, iteration_tokens;
 };
 void engine_metrics(const struct engine *eng, struct engine_metrics *out);
 /* Adds the counters and histograms of an engine that is gone; either may be all zero. */

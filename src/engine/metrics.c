@@ -19,7 +19,7 @@ void metrics_init(struct engine_metrics *m)
     m->itl = HIST(itl_bounds);
     m->time_per_output_token = HIST(tpot_bounds);
     m->e2e = m->queue_time = m->inference_time = m->prefill_time = m->decode_time = HIST(request_bounds);
-    m->prompt_len = m->generation_len = m->max_generation_len = m->params_max_tokens = HIST(count_bounds);
+    m->prompt_len = m->prefill_computed = m->generation_len = m->max_generation_len = m->params_max_tokens = HIST(count_bounds);
     m->params_n = HIST(n_bounds);
     m->iteration_tokens = HIST(iteration_bounds);
 }
@@ -66,6 +66,7 @@ void metrics_request_done(struct engine *eng, const struct engine_stream *st, en
     metrics_observe(&m->prefill_time, (double)(t->first_token - t->first_scheduled) / 1e6);
     metrics_observe(&m->decode_time, (double)(t->last_token - t->first_token) / 1e6);
     metrics_observe(&m->prompt_len, st->n_tokens);
+    metrics_observe(&m->prefill_computed, st->n_tokens - t->n_cached);
     metrics_observe(&m->generation_len, t->n_generated);
     metrics_observe(&m->max_generation_len, longest);
     if (longest > 1)
@@ -127,6 +128,7 @@ void engine_metrics_add(struct engine_metrics *to, const struct engine_metrics *
     hist_add(&to->decode_time, &past->decode_time);
     hist_add(&to->time_per_output_token, &past->time_per_output_token);
     hist_add(&to->prompt_len, &past->prompt_len);
+    hist_add(&to->prefill_computed, &past->prefill_computed);
     hist_add(&to->generation_len, &past->generation_len);
     hist_add(&to->max_generation_len, &past->max_generation_len);
     hist_add(&to->params_n, &past->params_n);

@@ -58,7 +58,7 @@ static void generate(struct server *s, struct http_exchange *x, enum api_endpoin
     }
     if (!enter(s, x, &m))
         return;
-    o.waited_us = server_models_is_one(s->models) ? 0 : http_age_us(x);
+    o.waited_us = http_age_us(x);
     o.timeout_us = http_timeout_us(x, 0);
     o.timings = http_wants_timings(x);
     g = mem_try_zalloc(1, sizeof *g);

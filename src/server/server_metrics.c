@@ -117,6 +117,7 @@ static void write_engine(struct page *p, const struct engine_metrics *m)
     if (p->vllm)
         finished_as(p, "vllm:", m);
     hist(p, "request_prompt_tokens", &m->prompt_len, "Prompt tokens of a request.");
+    hist(p, "request_prefill_kv_computed_tokens", &m->prefill_computed, "Prompt tokens of a request that were not found in the prefix cache.");
     hist(p, "request_generation_tokens", &m->generation_len, "Generated tokens of a request.");
     hist(p, "request_max_num_generation_tokens", &m->max_generation_len, "Tokens of a request's longest choice.");
     hist(p, "request_params_n", &m->params_n, "Choices asked for.");
@@ -200,9 +201,8 @@ static void write_process(struct page *p, const struct server *s)
 }
 
 /* A route that nobody has asked for yet has no samples. */
-static void write_route(struct page *p, const struct http *h, int i)
+static void write_route(struct page *p, const struct http *h, int i, const char *name)
 {
-    static const char name[] = "quire:http_request_duration_seconds";
     struct http_route_stats r;
     uint64_t below = 0;
     http_route_stats(h, i, &r);
@@ -221,9 +221,26 @@ static void write_route(struct page *p, const struct http *h, int i)
     buf_printf(p->out, "%s_count{handler=\"%s\"} %llu\n", name, r.path, (unsigned long long)below);
 }
 
+static const char *const classes[] = {"cut", "1xx", "2xx", "3xx", "4xx", "5xx"};
+
+/* As vLLM's own HTTP server names them. */
+static void write_http_vllm(struct page *p, const struct http *h)
+{
+    struct http_route_stats r;
+    head(p, "", "http_requests_total", "counter", "HTTP requests answered, by route and class of status.");
+    for (int i = 0; i < http_n_routes(h); i++) {
+        http_route_stats(h, i, &r);
+        for (int k = 1; k < 6; k++)
+            if (r.n_by_class[k])
+                buf_printf(p->out, "http_requests_total{handler=\"%s\",status=\"%s\"} %llu\n", r.path, classes[k], (unsigned long long)r.n_by_class[k]);
+    }
+    head(p, "", "http_request_duration_seconds", "histogram", "From a request's headers to the end of its answer, by route.");
+    for (int i = 0; i < http_n_routes(h); i++)
+        write_route(p, h, i, "http_request_duration_seconds");
+}
+
 static void write_http(struct page *p, const struct server *s)
 {
-    static const char *const classes[] = {"cut", "1xx", "2xx", "3xx", "4xx", "5xx"};
     struct http_stats st;
     http_stats(s->http, &st);
     head(p, "quire:", "http_requests_total", "counter", "HTTP requests answered, by class of status; cut: none was sent.");
@@ -232,7 +249,9 @@ static void write_http(struct page *p, const struct server *s)
     plain(p, "quire:http_connections", "gauge", (double)st.n_connections, "Open connections.");
     head(p, "quire:", "http_request_duration_seconds", "histogram", "From a request's headers to the end of its answer, by route.");
     for (int i = 0; i < http_n_routes(s->http); i++)
-        write_route(p, s->http, i);
+        write_route(p, s->http, i, "quire:http_request_duration_seconds");
+    if (p->vllm)
+        write_http_vllm(p, s->http);
     if (st.certificate_expires_s)
         plain(p, "quire:tls_certificate_expiry_seconds", "gauge", (double)st.certificate_expires_s, "When the certificate expires, since 1970.");
     plain(p, "quire:log_lines_lost_total", "counter", (double)st.n_lost_lines, "Log lines that could not be written.");

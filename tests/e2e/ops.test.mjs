@@ -263,8 +263,10 @@ test("OpenMetrics when it is preferred; every metric of the Grafana dashboard is
     "prefix_cache_queries_total", "prefix_cache_hits_total", "num_preemptions_total", "prompt_tokens_total", "generation_tokens_total", "request_success_total", "request_prompt_tokens_bucket",
     "request_generation_tokens_bucket", "request_max_num_generation_tokens_bucket", "request_params_max_tokens_bucket", "request_params_n_bucket", "iteration_tokens_total_bucket",
     "time_to_first_token_seconds_bucket", "inter_token_latency_seconds_bucket", "time_per_output_token_seconds_bucket", "request_time_per_output_token_seconds_bucket", "e2e_request_latency_seconds_bucket",
-    "request_queue_time_seconds_bucket", "request_inference_time_seconds_bucket", "request_prefill_time_seconds_bucket", "request_decode_time_seconds_bucket", "cache_config_info"])
+    "request_queue_time_seconds_bucket", "request_inference_time_seconds_bucket", "request_prefill_time_seconds_bucket", "request_decode_time_seconds_bucket", "cache_config_info",
+    "request_prefill_kv_computed_tokens_bucket"])
     assert.ok(names.has("vllm:" + name), name);
+  for (const name of ["http_requests_total", "http_request_duration_seconds_bucket"]) assert.ok(names.has(name), name);
   await server.close();
 });
 
