@@ -132,6 +132,12 @@ void cli_sample_table(struct cli_sample_flags *f, struct cli_opt table[CLI_SAMPL
 bool cli_sample_request(struct cli_sample_flags *f, const struct engine *eng, struct sample_params *p, struct gen_request *r, struct err *e);
 void cli_sample_flags_free(struct cli_sample_flags *f);
 
+/* ---- the watermark ---- */
+struct sample_watermark;
+struct cli_watermark_flags { double gamma, delta; const char *key_file; };
+void cli_watermark_flags_default(struct cli_watermark_flags *f);
+bool cli_watermark(const struct cli_watermark_flags *f, struct sample_watermark *out, struct err *e);
+
 /* ---- progress ---- */
 /* A bar on stderr when it is a terminal and the work lasts over a second; nothing otherwise. */
 struct cli_progress { const char *label; int64_t start_us, last_us, base; bool shown, tty; };
@@ -152,6 +158,7 @@ int cmd_batch(int argc, char **argv);
 int cmd_score(int argc, char **argv);
 int cmd_quantize(int argc, char **argv);
 int cmd_tokenize(int argc, char **argv);
+int cmd_watermark(int argc, char **argv);
 int cmd_render(int argc, char **argv);
 int cmd_devices(int argc, char **argv);
 int cmd_pull(int argc, char **argv);

@@ -19,6 +19,7 @@ struct serve {
     const char *host, *chat_template, *tool_parser, *reasoning_parser, *generation_config, *key_file, *cert_file, *tls_key_file, *ca_file, *access_log_path;
     int32_t cert_reqs, max_per_ip, body_timeout;
     struct api_limits limits;
+    struct cli_watermark_flags watermark;
     double model_idle_timeout;
     struct cli_list keys, names, origins, compat, models;
     struct cli_models several;
@@ -157,6 +158,8 @@ static bool fill_server_opts(struct serve *s, struct server_opts *o, struct err 
     o->api.reasoning_parser = s->reasoning_parser;
     o->api.no_auto_tools = !s->auto_tools;
     o->api.limits = s->limits;
+    if (!cli_watermark(&s->watermark, &o->api.watermark, e))
+        return false;
     o->models.idle_us = (int64_t)(s->model_idle_timeout * 1e6);
     o->metrics_public = s->metrics_public;
     o->stall_us = (int64_t)(s->stall_timeout * 1e6);
@@ -314,6 +317,7 @@ int cmd_serve(int argc, char **argv)
                       .max_body_bytes = 32 << 20, .drain_timeout = 60, .stall_timeout = 120, .request_id_headers = true, .cert_reqs = -1, .body_timeout = 300};
     struct cli_opt engine_table[CLI_ENGINE_OPTS];
     cli_engine_flags_default(&s.flags);
+    cli_watermark_flags_default(&s.watermark);
     s.flags.log_level = "info";
     cli_engine_table(&s.flags, engine_table);
     const struct cli_opt opts[] = {
@@ -344,6 +348,9 @@ int cmd_serve(int argc, char **argv)
         {"max-n", 0, CLI_INT, &s.limits.n, "N", "most choices a request may ask for; 0: --max-num-seqs", 0, 65536},
         {"max-best-of", 0, CLI_INT, &s.limits.best_of, "N", "largest best_of; 0: --max-num-seqs", 0, 65536},
         {"max-stop-sequences", 0, CLI_INT, &s.limits.stop_sequences, "N", "most stop strings of a request; 0: 64", 0, 64},
+        {"watermark-key", 0, CLI_STR, &s.watermark.key_file, "FILE", "the secret that requests with watermark: true are marked with; without it a known one", 0, 0},
+        {"watermark-gamma", 0, CLI_F64, &s.watermark.gamma, "X", "share of the vocabulary that the watermark favours at each token", 0, 1},
+        {"watermark-delta", 0, CLI_F64, &s.watermark.delta, "X", "how much: what is added to their logits", 0, 100},
         {"request-timeout", 0, CLI_F64, &s.request_timeout, "S", "seconds a request may take, waiting included; 0: no bound", 0, 1e9},
         {"drain-timeout", 0, CLI_F64, &s.drain_timeout, "S", "seconds that running requests have after SIGTERM", 0, 1e9},
         {"stall-timeout", 0, CLI_F64, &s.stall_timeout, "S", "a step of the engine that takes longer makes /health say 503 and systemd's watchdog bark; 0: none does", 0, 1e9},

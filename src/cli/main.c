@@ -16,6 +16,7 @@ static const struct command commands[] = {
     {"batch", "many requests from a file, answers to a file", cmd_batch},
     {"score", "log-probabilities and perplexity of given text or token ids", cmd_score},
     {"quantize", "write a quantized checkpoint: int4, int8, fp8; by AWQ, GPTQ", cmd_quantize},
+    {"watermark", "whether a text bears the watermark", cmd_watermark},
     {"tokenize", "text to token ids and back", cmd_tokenize},
     {"bench", "measurements: latency, throughput, serve, context, kernels, guide, startup", cmd_bench},
     {"render", "messages through a chat template", cmd_render},

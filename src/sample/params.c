@@ -35,6 +35,8 @@ bool sample_params_check(const struct sample_params *p, const struct sample_limi
         !check_range("frequency_penalty", p->frequency_penalty, p->frequency_penalty >= -2 && p->frequency_penalty <= 2, "in [-2, 2]", e) ||
         !check_range("presence_penalty", p->presence_penalty, p->presence_penalty >= -2 && p->presence_penalty <= 2, "in [-2, 2]", e))
         return false;
+    if (p->watermarked && !sample_watermark_check(&p->watermark, e))
+        return false;
     if (p->top_k < -1)
         return err_set(e, ERR_INVALID, "top_k must be -1 (off) or at least 0, got %d", p->top_k);
     if (p->min_tokens < 0)

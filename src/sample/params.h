@@ -7,6 +7,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include "base/err.h"
+#include "sample/watermark.h"
 
 struct sample_bias { int32_t id; float bias; };
 struct sample_word { const int32_t *ids; int32_t n; };      /* a forbidden token sequence, n >= 1 */
@@ -31,6 +32,7 @@ struct sample_params {
     int32_t n_prompt_logprobs;  /* -1: none */
     enum sample_logprobs_mode logprobs_mode;
     bool ties_included;         /* TGI's top_n_tokens: ties with the last are kept */
+    bool watermarked; struct sample_watermark watermark;
 };
 
 struct sample_limits { int32_t max_logprobs, vocab_size; };

@@ -98,6 +98,7 @@ bool sample_seq_open(struct sample_seq **out, const struct sampler *s, const str
     q->params = params;
     q->seed = params->has_seed ? params->seed : fallback_seed;
     q->choice = choice;
+    q->last = n_prompt > 0 ? prompt[n_prompt - 1] : -1;
     bool ok = true;
     if (has_penalties(params)) {
         q->seen_at = hash_u64_open((size_t)n_prompt);
@@ -119,7 +120,7 @@ struct sample_seq *sample_seq_fork(const struct sample_seq *from, int32_t choice
     struct sample_seq *q = mem_try_zalloc(1, sizeof *q);
     if (!q)
         return NULL;
-    *q = (struct sample_seq){.sampler = from->sampler, .params = from->params, .seed = from->seed, .choice = choice};
+    *q = (struct sample_seq){.sampler = from->sampler, .params = from->params, .seed = from->seed, .choice = choice, .last = from->last};
     bool ok = !from->seen_at || (q->seen_at = hash_u64_open(from->n_seen));
     for (size_t i = 0; ok && i < from->n_seen; i++)
         ok = see(q, from->seen[i].id, from->seen[i].n_output);
@@ -136,6 +137,7 @@ struct sample_seq *sample_seq_fork(const struct sample_seq *from, int32_t choice
 
 bool sample_seq_push(struct sample_seq *q, int32_t token)
 {
+    q->last = token;
     if (q->seen_at && !see(q, token, 1))
         return false;
     if (q->params->n_bad_words == 0)
@@ -202,7 +204,7 @@ static bool row_allows(const struct sample_row *r, int32_t id)
 static bool needs_processing(const struct sample_row *r)
 {
     const struct sample_params *p = r->seq->params;
-    return r->allowed || p->n_allowed || p->n_bad_words || p->n_bias || r->n_generated < p->min_tokens || has_penalties(p);
+    return r->allowed || p->n_allowed || p->n_bad_words || p->n_bias || r->n_generated < p->min_tokens || has_penalties(p) || p->watermarked;
 }
 
 /* The row after all processors: in scratch, or the logits themselves when there is nothing to do. */
@@ -223,6 +225,8 @@ static const float *process(const struct sampler *s, struct scratch *sc, const s
     } else {
         memcpy(x, r->logits, (size_t)s->vocab * sizeof *x);
     }
+    if (p->watermarked && r->seq->last >= 0)
+        sample_watermark_add(&p->watermark, r->seq->last, x, s->vocab);
     mask_bad_words(r->seq, x);
     for (int32_t i = 0; i < p->n_bias; i++)
         x[p->bias[i].id] += fminf(fmaxf(p->bias[i].bias, -100), 100);

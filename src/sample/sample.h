@@ -2,6 +2,7 @@
  *
  * Order (INTERFACES 2.6 with part 0's decisions):
  *   raw log-probabilities of the untouched row, when asked
+ *   watermark
  *   allowed ids (the request's and the row's), bad words, logit bias, min_tokens mask
  *   repetition (prompt and output), frequency and presence penalties (output)
  *   greedy: argmax, lowest id among equals

@@ -43,6 +43,7 @@ struct sample_seq {
     int32_t choice;
     struct seen *seen; size_t n_seen, cap_seen;       /* only with penalties */
     struct hash_u64 *seen_at;                         /* id -> index in seen */
+    int32_t last;                                     /* token before the next one, or -1 */
     int32_t *output; size_t n_output, cap_output;     /* only with bad words */
 };
 

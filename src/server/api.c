@@ -54,6 +54,12 @@ bool api_open(struct api **out, const struct api_opts *o, struct err *e)
     if (!a)
         return err_set(e, ERR_NOMEM, "out of memory");
     a->opts = *o;
+    if (a->opts.watermark.gamma == 0)
+        sample_watermark_default(&a->opts.watermark);
+    if (!sample_watermark_check(&a->opts.watermark, e)) {
+        mem_free(a);
+        return false;
+    }
     a->eng = o->engine;
     a->info = engine_info(a->eng);
     a->tok = engine_tok(a->eng);

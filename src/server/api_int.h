@@ -30,7 +30,7 @@ struct api {
 
 struct api_fields {
     const char *model, *request_id, *cache_salt, *logprobs_mode, *chat_template, *reasoning_effort;
-    bool stream, echo, use_beam_search, include_stop, ignore_eos, skip_special_tokens, return_token_ids,
+    bool stream, echo, use_beam_search, watermark, include_stop, ignore_eos, skip_special_tokens, return_token_ids,
         token_ids_as_text, return_timings, continue_final_message, chat_logprobs, add_special_tokens, add_generation_prompt,
         parallel_tool_calls, include_reasoning;
     int64_t max_tokens, max_completion_tokens, n, best_of, top_k, seed, min_tokens, logprobs, top_logprobs, prompt_logprobs,

@@ -65,6 +65,8 @@ static const struct api_field common_fields[] = {
     {"logits_processors", API_REFUSED, 0, 0, 0},
     {"kv_transfer_params", API_REFUSED, 0, 0, 0},
     {"spaces_between_special_tokens", API_NOTED, 0, 0, 0}, /* of slow tokenizers only; tokenizer.json has none */
+    {"watermark", API_BOOL, AT(watermark), 0, 0},
+    {"watermarking", API_BOOL, AT(watermark), 0, 0},
     {"user", API_NOTED, 0, 0, 0},
     {"metadata", API_NOTED, 0, 0, 0},
     {"store", API_NOTED, 0, 0, 0},
@@ -414,6 +416,10 @@ static bool set_params(struct api_job *job, struct api_error *e)
     p->n_logprobs = f->logprobs == API_UNSET || job->score_only ? -1 : (int32_t)f->logprobs;
     int64_t of_prompt = f->prompt_logprobs == API_UNSET && f->echo && job->endpoint == API_COMPLETIONS ? f->logprobs : f->prompt_logprobs;
     p->n_prompt_logprobs = of_prompt == API_UNSET ? -1 : (int32_t)of_prompt;
+    p->watermarked = f->watermark;
+    p->watermark = job->api->opts.watermark;
+    if (f->watermark && f->use_beam_search)
+        return api_fail(e, ERR_INVALID, "watermark", "'watermark' and 'use_beam_search' exclude each other: beams are not sampled");
     int32_t vocab = job->api->info->vocab_size;
     if (f->allowed_token_ids && json_array_size(f->allowed_token_ids) == 0)
         return api_fail(e, ERR_INVALID, "allowed_token_ids", "'allowed_token_ids' must not be empty");
