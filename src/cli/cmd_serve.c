@@ -250,14 +250,25 @@ static void reload(struct serve *s, const char *why)
     sd_notify_send("READY=1");
 }
 
-/* Until SIGTERM or SIGINT. */
-static void run(struct serve *s)
+/* SIGHUP also comes when the terminal that the server was started from is closed. */
+static bool terminal_gone(bool had_terminal)
+{
+    struct pollfd p = {.fd = STDIN_FILENO};
+    return had_terminal && poll(&p, 1, 0) == 1 && p.revents & (POLLHUP | POLLERR | POLLNVAL);
+}
+
+/* Until SIGTERM or SIGINT, or until the terminal is closed. */
+static void run(struct serve *s, bool had_terminal)
 {
     bool files = s->key_file || s->cert_file;
     int64_t watchdog = sd_notify_watchdog_us(), pinged = 0, looked = clock_now_us();
     sd_notify_send("READY=1\nSTATUS=serving");
     while (n_signals == 0) {
         int64_t now = clock_now_us(), wait = files ? LOOK_US : -1;
+        if (n_reloads && terminal_gone(had_terminal)) {
+            log_info(s->log, "serve", "the terminal was closed");
+            return;
+        }
         if (n_reloads) {
             n_reloads = 0;
             reload(s, "SIGHUP");
@@ -296,6 +307,7 @@ static bool serve(struct serve *s, const char *model, struct err *e)
 {
     struct server_opts o;
     int64_t start = clock_now_us(), loaded;
+    bool had_terminal = isatty(STDIN_FILENO);
     raise_fd_limit();
     if (!open_access_log(s, e) || !open_models(s, model, e) || !fill_server_opts(s, &o, e) || !catch_signals(e))
         return false;
@@ -306,7 +318,7 @@ static bool serve(struct serve *s, const char *model, struct err *e)
     log_info(s->log, "serve", "ready in %.0f ms: model %.0f ms, server %.0f ms", (double)(ready - start) / 1e3, (double)(loaded - start) / 1e3,
              (double)(ready - loaded) / 1e3);
     print_banner(s);
-    run(s);
+    run(s, had_terminal);
     drain(s);
     return true;
 }

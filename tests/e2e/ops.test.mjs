@@ -189,6 +189,29 @@ test("a full disk stops no answer", async (t) => {
   await server.close();
 });
 
+test("a terminal that is closed ends the server; SIGHUP from elsewhere does not", async () => {
+  const said = execFileSync("python3", ["-c", `
+import os, pty, signal, sys, time
+pid, fd = pty.fork()
+if pid == 0: os.execv(sys.argv[1], [sys.argv[1], "serve", "--port", "0"])
+text = b""
+def wait_for(what):
+    global text
+    while what not in text: text += os.read(fd, 4096)
+wait_for(b" at http")
+os.kill(pid, signal.SIGHUP)
+wait_for(b"were read again")
+os.close(fd)
+end = time.time() + 10
+while time.time() < end:
+    done, status = os.waitpid(pid, os.WNOHANG)
+    if done: sys.exit(print("ended", status))
+    time.sleep(0.05)
+os.kill(pid, signal.SIGKILL)
+print("goes on")`, process.env.QUIRE], { encoding: "utf8" });
+  assert.equal(said.trim(), "ended 0");
+});
+
 test("systemd is told: ready, alive, reloading, stopping", async (t) => {
   const socket = file("notify");
   const listener = spawn("python3", ["-uc", `
