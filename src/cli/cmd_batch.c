@@ -77,7 +77,7 @@ static void fail_slot(struct slot *s, const struct api_error *e)
 static bool open_line(struct slot *s, const json_t *line, struct api_error *e)
 {
     static const struct { const char *url; enum api_endpoint endpoint; } urls[] = {
-        {"/v1/chat/completions", API_CHAT}, {"/v1/completions", API_COMPLETIONS},
+        {"/v1/chat/completions", API_CHAT}, {"/v1/completions", API_COMPLETIONS}, {"/v1/responses", API_RESPONSES},
     };
     const json_t *id = json_object_get(line, "custom_id"), *body = json_object_get(line, "body");
     const char *method = json_string_value(json_object_get(line, "method")), *url = json_string_value(json_object_get(line, "url"));

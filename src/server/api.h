@@ -39,7 +39,7 @@ bool api_open(struct api **out, const struct api_opts *o, struct err *e);
 void api_close(struct api **a);
 const char *api_model_name(const struct api *a);   /* the first served name */
 
-enum api_endpoint { API_COMPLETIONS, API_CHAT };
+enum api_endpoint { API_COMPLETIONS, API_CHAT, API_RESPONSES };
 
 struct api_job_opts {
     const char *request_id;                      /* NULL: made up; becomes part of the response's id */

@@ -101,6 +101,7 @@ struct api_job {
     int64_t waited_us;                /* of the request's timeout, before it came here */
     int64_t timeout_us;               /* as the transport was told; 0: nothing was said */
     bool timings; struct engine_times times;   /* asked for; over all prompts: the first of each beginning, the last of each end */
+    struct api_responses *responses;  /* of /v1/responses, which is a chat written otherwise; else NULL */
     bool score_only;                  /* echo without generation */
     bool fake_stream;                 /* best_of or beams: one event with the whole body */
     char id[160];
@@ -147,6 +148,16 @@ bool api_reply_has_news(const struct api_choice *c);
 /* "message":{..} with this content; "delta":{..} with what is new, which is sent then. */
 void api_reply_message(const struct api_choice *c, const struct buf *text, struct buf *out);
 void api_reply_delta(struct api_choice *c, struct buf *out);
+
+/* api_responses.c.  job->doc becomes the chat request that it stands for; later errors are renamed. */
+bool api_responses_open(struct api_job *job, struct api_error *e);
+void api_responses_name_fault(struct api_error *e);
+void api_responses_close(struct api_responses **r);
+void api_responses_begin(struct api_job *job, struct buf *out);     /* the first events */
+/* What the choice has pending goes into items, and as events to out unless that is NULL. */
+void api_responses_take(struct api_job *job, struct buf *out);
+void api_responses_end(struct api_job *job, struct buf *out);       /* the body, or the last events */
+void api_responses_fail(struct api_job *job, const struct api_error *e, struct buf *out);   /* an event */
 
 /* api_job.c: api_job_open without the engine. */
 bool api_job_parse(struct api_job **out, const struct api *a, enum api_endpoint endpoint, const char *body, size_t len,

@@ -15,7 +15,7 @@ enum { ARENA_LIMIT = 1 << 30, PULL_BYTES = 64 << 10 };
 /* "cmpl-" and the caller's id, or 32 hex digits. */
 static void make_id(struct api_job *job, const char *given)
 {
-    const char *prefix = job->endpoint == API_CHAT ? "chatcmpl-" : "cmpl-";
+    const char *prefix = job->responses ? "resp_" : job->endpoint == API_CHAT ? "chatcmpl-" : "cmpl-";
     if (job->f.request_id)
         given = job->f.request_id;
     if (given)
@@ -66,6 +66,11 @@ static bool read_body(struct api_job *job, const char *body, size_t len, const s
     job->doc = json_parse(body, len, &err);
     if (!job->doc)
         return api_fail_err(e, NULL, &err);
+    if (job->endpoint == API_RESPONSES) {
+        job->endpoint = API_CHAT;
+        if (!api_responses_open(job, e))
+            return false;
+    }
     if (!api_params_read(job, e))
         return false;
     job->timings |= job->f.return_timings;
@@ -98,6 +103,8 @@ bool api_job_parse(struct api_job **out, const struct api *a, enum api_endpoint 
         *out = job;
         return true;
     }
+    if (job->responses)
+        api_responses_name_fault(e);
     api_job_close(&job);
     return false;
 }
@@ -134,6 +141,7 @@ void api_job_close(struct api_job **pjob)
         buf_free(&p->prompt_logprobs);
     }
     mem_free(job->prompts);
+    api_responses_close(&job->responses);
     guide_unref(&job->guide);
     arena_close(&job->arena);
     json_decref(job->doc);
@@ -176,7 +184,9 @@ static void begin_choice(struct api_job *job, struct api_prompt *p, int32_t choi
 {
     struct api_choice *c = &p->choices[choice];
     if (job->endpoint == API_CHAT) {
-        if (is_live(job))
+        if (is_live(job) && job->responses)
+            api_responses_begin(job, out);
+        else if (is_live(job))
             api_openai_role(job, p, choice, out);
         c->started = true;
         return;
@@ -241,7 +251,9 @@ static void on_delta(struct api_job *job, struct api_prompt *p, int32_t choice, 
         c->stop_index = ev->stop_index;
         c->stop_token = ev->stop_token;
     }
-    if (is_live(job) && has_news(job, c))
+    if (job->responses)
+        api_responses_take(job, is_live(job) ? out : NULL);
+    else if (is_live(job) && has_news(job, c))
         api_openai_chunk(job, p, choice, out);
     out->failed |= c->text.failed;
 }
@@ -266,6 +278,12 @@ static void prompt_done(struct api_job *job, struct api_prompt *p)
 static void write_end(struct api_job *job, struct buf *out)
 {
     job->finished = true;
+    if (job->responses) {
+        api_responses_end(job, out);
+        if (!job->f.stream)
+            api_timings_write(job, out);
+        return;
+    }
     if (!job->f.stream) {
         api_openai_body(job, out);
         api_timings_write(job, out);
@@ -293,6 +311,10 @@ static void write_error(struct api_job *job, const struct err *err, struct buf *
         gen_close(&job->prompts[i].gen);
     if (!job->f.stream) {
         api_error_write(&e, out);
+        return;
+    }
+    if (job->responses) {
+        api_responses_fail(job, &e, out);
         return;
     }
     buf_puts(out, "data: ");

@@ -81,6 +81,7 @@ static void generate(struct server *s, struct http_exchange *x, enum api_endpoin
 
 static void on_completions(void *ctx, struct http_exchange *x) { generate(ctx, x, API_COMPLETIONS); }
 static void on_chat(void *ctx, struct http_exchange *x) { generate(ctx, x, API_CHAT); }
+static void on_responses(void *ctx, struct http_exchange *x) { generate(ctx, x, API_RESPONSES); }
 
 /* ---- tokenizer, models ---- */
 
@@ -246,6 +247,7 @@ static void on_reset_prefix_cache(void *ctx, struct http_exchange *x)
 static const struct http_route routes[] = {
     {"/v1/completions", HTTP_POST, HTTP_JSON | HTTP_WORK | HTTP_LIMITED, on_completions},
     {"/v1/chat/completions", HTTP_POST, HTTP_JSON | HTTP_WORK | HTTP_LIMITED, on_chat},
+    {"/v1/responses", HTTP_POST, HTTP_JSON | HTTP_WORK | HTTP_LIMITED, on_responses},
     {"/v1/models", HTTP_GET, 0, on_models},
     {"/v1/models/", HTTP_GET, HTTP_PREFIX, on_model},
     {"/tokenize", HTTP_POST, HTTP_JSON | HTTP_WORK, on_tokenize},
