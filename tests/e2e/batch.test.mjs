@@ -35,6 +35,18 @@ test("answers in input order, the same whatever runs beside them", async () => {
   assert.match(wide[60].response.body.choices[0].message.content, /language model/i);
 });
 
+test("structured output, offline", async () => {
+  const schema = { type: "object", properties: { n: { type: "integer", minimum: 1, maximum: 9 } }, required: ["n"] };
+  const out = await run([
+    line("schema", { messages: [{ role: "user", content: "hi" }], response_format: { type: "json_schema", json_schema: { name: "x", schema } } }, "/v1/chat/completions"),
+    line("regex", { prompt: "a", max_tokens: 20, guided_regex: "[ab]{3}" }),
+    line("bad", { prompt: "a", max_tokens: 20, guided_regex: "(" }),
+  ]);
+  assert.match(out[0].response.body.choices[0].message.content, /^\{\s*"n": ?[1-9]\s*\}$/);
+  assert.match(out[1].response.body.choices[0].text, /^[ab]{3}$/);
+  assert.equal(out[2].response?.status_code ?? 400, 400);
+});
+
 test("bad lines get error lines", async () => {
   const out = await run([
     line("ok", { prompt: "a", max_tokens: 1 }), "not json", line("stream", { prompt: "a", stream: true }), line("url", {}, "/v1/embeddings"),

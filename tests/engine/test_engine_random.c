@@ -43,6 +43,60 @@ static void remove_config(void)
     rmdir(folder);
 }
 
+/* ---- guides, over made-up texts of the tokens ---- */
+
+enum { EOS = 3, N_GUIDES = 3 };
+static struct guide_vocab *guide_vocab;
+static struct guide *guides[N_GUIDES];
+static int32_t n_guided;          /* outputs that finished and were checked */
+
+/* Letters, pairs of letters, and signs; 0 to 3 have none. */
+static const char *token_text(int32_t t)
+{
+    static char text[VOCAB][4];
+    static const char signs[] = "0123456789() ";
+    if (t < 4 || t >= VOCAB)
+        return NULL;
+    if (t < 30)
+        text[t][0] = (char)('a' + t - 4);
+    else if (t < 84)
+        memcpy(text[t], (char[]){(char)('a' + t % 26), (char)('a' + t * 7 % 26)}, 2);
+    else
+        text[t][0] = signs[t - 84];
+    return text[t];
+}
+
+static int open_guides(void **state)
+{
+    static const char *const texts[N_GUIDES] = {"[a-z]{5,20}", "([a-z]{1,9}[0-9] ){2,3}", "root ::= \"(\" root \")\" | [a-z]{6,30}"};
+    const char *tokens[VOCAB];
+    size_t lens[VOCAB];
+    struct err e;
+    (void)state;
+    for (int32_t t = 0; t < VOCAB; t++) {
+        tokens[t] = token_text(t);
+        lens[t] = tokens[t] ? strlen(tokens[t]) : 0;
+    }
+    if (!guide_vocab_open_bytes(&guide_vocab, tokens, lens, VOCAB, &(int32_t){EOS}, 1, &e))
+        return -1;
+    for (int i = 0; i < N_GUIDES; i++) {
+        struct guide_spec spec = {.kind = i < 2 ? GUIDE_REGEX : GUIDE_GRAMMAR, .text = texts[i], .len = strlen(texts[i])};
+        if (!guide_compile(&guides[i], guide_vocab, &spec, NULL, &e))
+            return -1;
+    }
+    return 0;
+}
+
+static int close_guides(void **state)
+{
+    (void)state;
+    for (int i = 0; i < N_GUIDES; i++)
+        guide_unref(&guides[i]);
+    guide_vocab_close(&guide_vocab);
+    print_message("%d guided outputs finished\n", n_guided);
+    return n_guided > 40 ? 0 : -1;
+}
+
 /* ---- one request and all that came of it ---- */
 
 struct job {
@@ -51,6 +105,7 @@ struct job {
     struct sample_params params;
     const char *salt;
     int32_t cancel_after;        /* < 0: never */
+    struct guide *guide;
 
     struct engine_stream *st;
     int32_t n_got;               /* records below */
@@ -98,6 +153,8 @@ static void make_job(struct rng *r, struct job *j, int32_t *shared_prefix)
         j->best_of = j->n + 2;
         j->cancel_after = -1;
     }
+    if (!j->beam && rng_next_below(r, 3) == 0)
+        j->guide = guides[rng_next_below(r, N_GUIDES)];
     j->salt = rng_next_below(r, 6) ? NULL : "salted";
     j->got = mem_must_zalloc(MAX_OUT, sizeof *j->got);
 }
@@ -107,7 +164,7 @@ static void submit(struct engine *eng, struct job *j)
     struct err e;
     struct engine_request q = {.kind = ENGINE_GENERATE, .tokens = j->prompt, .n_tokens = j->n_prompt, .params = &j->params,
                                .max_tokens = j->max_tokens, .n = j->n, .best_of = j->best_of, .beam_search = j->beam, .length_penalty = 1,
-                               .cache_salt = j->salt};
+                               .cache_salt = j->salt, .guide = j->guide};
     j->n_got = 0;
     j->done = j->cancelled = false;
     if (!engine_submit(eng, &q, NULL, NULL, &j->st, &e))
@@ -149,6 +206,31 @@ static int32_t next_of(const struct job *j, int32_t at, int32_t type, int32_t ch
     while (at < j->n_got && (j->got[at].type != type || j->got[at].choice != choice))
         at++;
     return at;
+}
+
+/* What a choice said is in its guide's language when it finished, and could have gone on to be when it did not. */
+static void check_guided(const struct job *j)
+{
+    for (int32_t c = 0; j->guide && c < j->n; c++) {
+        char text[4096];
+        size_t n = 0;
+        int32_t finish = ENGINE_FINISH_NONE;
+        for (int32_t i = 0; i < j->n_got; i++) {
+            const struct record *g = &j->got[i];
+            if (g->choice != c || g->type != ENGINE_EV_TOKEN)
+                continue;
+            finish = g->finish;
+            if (g->token == EOS)
+                break;
+            assert_non_null(token_text(g->token));
+            n += (size_t)snprintf(text + n, sizeof text - n, "%s", token_text(g->token));
+        }
+        if (finish != ENGINE_FINISH_STOP)
+            continue;
+        n_guided++;
+        if (!guide_matches(j->guide, text, n))
+            fail_msg("finished as '%.*s'", (int)n, text);
+    }
 }
 
 static void compare(const struct job *a, const struct job *b)
@@ -220,6 +302,7 @@ static void run_workload(const char *extra, const char *dtype, uint64_t seed, in
         make_job(&r, &alone[i], prefix);
         submit(eng, &alone[i]);
         finish(&alone[i]);
+        check_guided(&alone[i]);
     }
     check_pages(eng);
     engine_close(&eng);
@@ -402,5 +485,5 @@ int main(void)
         cmocka_unit_test(test_dynamic_rope), cmocka_unit_test(test_int8), cmocka_unit_test(test_int4), cmocka_unit_test(test_mixed),
         cmocka_unit_test(test_view), cmocka_unit_test(test_refusals),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return cmocka_run_group_tests(tests, open_guides, close_guides);
 }

@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <cmocka.h>
+#include <pthread.h>
+#include <stdio.h>
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include <pcre2.h>
 #include "base/buf.h"
@@ -701,13 +703,69 @@ static void allocations_may_fail(void **state)
     guide_vocab_close(&v);
 }
 
+/* Many threads in one guide that forgets often: each sees the masks that it would see alone. */
+struct walker { struct guide *shared, *own; uint64_t seed; bool ok; };
+
+static void *walk(void *arg)
+{
+    struct walker *w = arg;
+    struct rng r = {w->seed};
+    struct err e;
+    w->ok = true;
+    for (int k = 0; k < 6 && w->ok; k++) {
+        struct guide_state *x, *y;
+        w->ok = guide_state_open(&x, w->shared, &e) && guide_state_open(&y, w->own, &e);
+        for (int i = 0; w->ok && i < 80; i++) {
+            const uint32_t *m = guide_state_mask(x, &e), *o = guide_state_mask(y, &e);
+            w->ok = m && o && memcmp(m, o, (VOCAB + 31) / 32 * 4) == 0;
+            int32_t t = w->ok ? pick(m, &r) : EOS;
+            w->ok = w->ok && guide_state_advance(x, t, &e) && guide_state_advance(y, t, &e);
+            if (t == EOS)
+                break;
+        }
+        guide_state_close(&x);
+        guide_state_close(&y);
+    }
+    return NULL;
+}
+
+static void threads_share_a_guide(void **state)
+{
+    (void)state;
+    enum { N = 4 };
+    static const char schema[] = "{\"type\":\"array\",\"items\":{\"anyOf\":[{\"type\":\"string\",\"maxLength\":40},{\"$ref\":\"#\"},{\"type\":\"number\"}]}}";
+    struct guide_vocab *v = make_vocab(json_tokens, sizeof json_tokens / sizeof json_tokens[0]);
+    struct guide_limits l;
+    struct guide *shared;
+    struct err e;
+    struct guide_spec spec = {.kind = GUIDE_JSON_SCHEMA, .text = schema, .len = strlen(schema)};
+    struct walker w[N];
+    pthread_t threads[N];
+    guide_limits_default(&l);
+    l.max_bytes = 60000;
+    assert_true(guide_compile(&shared, v, &spec, &l, &e));
+    for (int i = 0; i < N; i++) {
+        l.max_bytes = (size_t)(1 << 20) + (size_t)i; /* one for each */
+        w[i] = (struct walker){.shared = shared, .seed = (uint64_t)i};
+        assert_true(guide_compile(&w[i].own, v, &spec, &l, &e));
+        assert_int_equal(pthread_create(&threads[i], NULL, walk, &w[i]), 0);
+    }
+    for (int i = 0; i < N; i++) {
+        pthread_join(threads[i], NULL);
+        assert_true(w[i].ok);
+        guide_unref(&w[i].own);
+    }
+    guide_unref(&shared);
+    guide_vocab_close(&v);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(regexes_match_as_pcre2), cmocka_unit_test(regex_syntax), cmocka_unit_test(masks_are_what_can_go_on),
         cmocka_unit_test(counted_loops_equal_written_ones), cmocka_unit_test(forgetting_changes_nothing),
         cmocka_unit_test(grammars_match_as_a_naive_parser), cmocka_unit_test(grammar_syntax), cmocka_unit_test(choices),
-        cmocka_unit_test(compositions), cmocka_unit_test(equal_texts_share_a_guide), cmocka_unit_test(hostile_inputs_are_bounded),
+        cmocka_unit_test(compositions), cmocka_unit_test(equal_texts_share_a_guide), cmocka_unit_test(threads_share_a_guide), cmocka_unit_test(hostile_inputs_are_bounded),
         cmocka_unit_test(allocations_may_fail),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
