@@ -587,8 +587,7 @@ static bool start_daemon(struct http *h, struct err *e)
 
 bool http_open(struct http **out, const struct http_opts *o, struct err *e)
 {
-    *out = NULL;
-    struct http *h = mem_try_zalloc(1, sizeof *h);
+    struct http *h = *out = mem_try_zalloc(1, sizeof *h); /* handlers look at it before this returns */
     if (!h)
         return err_set(e, ERR_NOMEM, "out of memory");
     h->o = *o;
@@ -607,10 +606,9 @@ bool http_open(struct http **out, const struct http_opts *o, struct err *e)
     if (ok && (o->n_keys > 0 || o->key_file))
         ok = http_keys_open(&h->keys, o->keys, o->n_keys, o->key_file, e);
     if (!ok || !http_tls_open(h, e) || !listen_on(h, e) || !http_wake_open(h, e) || !http_watch_open(h, e) || !http_work_open(h, e) || !start_daemon(h, e)) {
-        http_close(&h);
+        http_close(out);
         return false;
     }
-    *out = h;
     return true;
 }
 
@@ -622,7 +620,6 @@ void http_close(struct http **ph)
     struct http *h = *ph;
     if (!h)
         return;
-    *ph = NULL;
     http_work_stop(h);
     atomic_store(&h->stopping, true);
     pthread_mutex_lock(&h->list_lock);
@@ -646,6 +643,7 @@ void http_close(struct http **ph)
     mem_free(h->strings);
     mem_free(h->counts);
     mem_free(h);
+    *ph = NULL;
 }
 
 int http_port(const struct http *h) { return h->port; }

@@ -75,9 +75,9 @@ struct http_opts {
     struct log *access_log;                  /* borrowed, NULL: log; one line a request at info, event "http" */
 };
 
-/* Everything in o but routes, ctx and log is copied.  Listens when it returns. */
+/* Everything in o but routes, ctx and the logs is copied.  Listens when it returns; handlers may run before, and find *out set. */
 bool http_open(struct http **out, const struct http_opts *o, struct err *e);
-/* Cuts what is still running off, joins all threads. */
+/* Cuts what is still running off, joins all threads, and then clears *h. */
 void http_close(struct http **h);
 int http_port(const struct http *h);
 
