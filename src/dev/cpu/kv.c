@@ -130,6 +130,13 @@ static void prepare_head(const struct dev *d, const struct dev_rope_kv *p, float
         d->row->rope_interleaved(x, cos, sin, p->rope_dim);
 }
 
+/* Begins to fetch n floats. */
+static void fetch(const float *x, int32_t n)
+{
+    for (int32_t i = 0; i < n; i += 16)
+        __builtin_prefetch(x + i, 1, 3);
+}
+
 static void run_rope_kv(struct dev *d, const struct cpu_op *op, int phase, int member)
 {
     const struct rope_args *a = (const void *)op->args;
@@ -143,9 +150,17 @@ static void run_rope_kv(struct dev *d, const struct cpu_op *op, int phase, int m
         for (int32_t j = 0; j < seg->n_rows; j++) {
             int32_t row = seg->row + j;
             float *q = a->qkv + row * a->ld, *k = q + (int64_t)p->n_heads * p->head_dim, *v = k + (int64_t)p->n_kv_heads * p->head_dim;
-            for (int32_t h = 0; h < p->n_heads; h++)
+            bool ahead = j + 1 < seg->n_rows;   /* the next row comes while this one is worked on */
+            for (int32_t h = 0; h < p->n_heads; h++) {
+                if (ahead)
+                    fetch(q + a->ld + (int64_t)h * p->head_dim, p->head_dim);
                 prepare_head(d, p, q + (int64_t)h * p->head_dim, p->q_norm, row);
+            }
             for (int32_t h = 0; h < p->n_kv_heads; h++, k += p->head_dim, v += p->head_dim) {
+                if (ahead) {
+                    fetch(k + a->ld, p->head_dim);
+                    fetch(v + a->ld, p->head_dim);
+                }
                 prepare_head(d, p, k, p->k_norm, row);
                 kv->kern->write(page + (size_t)h * kv->slab_bytes, seg->slot + j, k, v, p->head_dim);
             }
