@@ -171,6 +171,7 @@ static void name_things(struct engine *eng, const struct fwd_opts *f)
     info->isa = caps->isa;
     info->n_threads = caps->n_threads;
     info->prefix_caching = eng->opts.enable_prefix_caching;
+    info->priority_scheduling = eng->opts.priority_scheduling;
 }
 
 /* A folder without tokenizer.json still serves token ids; a broken tokenizer is an error. */

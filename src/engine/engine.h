@@ -78,7 +78,7 @@ struct engine_info {
     int32_t max_model_len, max_num_seqs, max_num_batched_tokens, vocab_size, hidden_size;
     int32_t n_blocks, block_tokens, max_logprobs;
     int n_threads;
-    bool prefix_caching;
+    bool prefix_caching, priority_scheduling;
     int64_t n_params;
     double load_s;
 };

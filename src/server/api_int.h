@@ -29,17 +29,17 @@ struct api {
 #define API_UNSET INT64_MIN           /* of integers; NaN of numbers */
 
 struct api_fields {
-    const char *model, *request_id, *cache_salt, *logprobs_mode, *chat_template, *reasoning_effort;
+    const char *model, *request_id, *cache_salt, *logprobs_mode, *chat_template, *reasoning_effort, *truncation_side;
     bool stream, echo, use_beam_search, watermark, include_stop, ignore_eos, skip_special_tokens, return_token_ids,
         token_ids_as_text, return_timings, continue_final_message, chat_logprobs, add_special_tokens, add_generation_prompt,
         parallel_tool_calls, include_reasoning;
     int64_t max_tokens, max_completion_tokens, n, best_of, top_k, seed, min_tokens, logprobs, top_logprobs, prompt_logprobs,
-        truncate_prompt_tokens, priority;
+        truncate_prompt_tokens, priority, stream_interval, thinking_token_budget;
     double temperature, top_p, min_p, typical_p, repetition_penalty, frequency_penalty, presence_penalty, length_penalty,
         timeout;
     const json_t *prompt, *messages, *tools, *documents, *chat_template_kwargs, *tool_choice, *response_format, *stop, *stop_token_ids,
         *allowed_token_ids, *bad_words, *logit_bias, *stream_options, *suffix,
-        *guided_json, *guided_regex, *guided_choice, *guided_grammar, *structured_outputs, *structural_tag;
+        *modalities, *guided_json, *guided_regex, *guided_choice, *guided_grammar, *structured_outputs, *structural_tag;
     const char *guided_whitespace_pattern;
     bool guided_json_object;
     /* of stream_options */
@@ -67,7 +67,7 @@ struct api_choice {
     bool begun, started, ended;       /* had an event; was written about; had its last event */
     enum engine_finish finish;
     int32_t stop_index, stop_token;
-    int32_t n_completion;
+    int32_t n_completion, n_unsent;   /* n_unsent: tokens since the last event */
 };
 
 struct api_prompt {

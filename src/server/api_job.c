@@ -251,10 +251,13 @@ static void on_delta(struct api_job *job, struct api_prompt *p, int32_t choice, 
         c->stop_index = ev->stop_index;
         c->stop_token = ev->stop_token;
     }
-    if (job->responses)
+    c->n_unsent += ev->token >= 0;
+    if (job->responses) {
         api_responses_take(job, is_live(job) ? out : NULL);
-    else if (is_live(job) && has_news(job, c))
+    } else if (is_live(job) && has_news(job, c) && (first || c->ended || c->n_unsent >= job->f.stream_interval)) {
         api_openai_chunk(job, p, choice, out);
+        c->n_unsent = 0;
+    }
     out->failed |= c->text.failed;
 }
 

@@ -21,9 +21,11 @@ static const struct api_field common_fields[] = {
     {"logprobs_mode", API_STR, AT(logprobs_mode), 0, 0},
     {"stream", API_BOOL, AT(stream), 0, 0},
     {"stream_options", API_OBJ, AT(stream_options), 0, 0},
+    {"stream_interval", API_INT, AT(stream_interval), 1, MANY},
     {"echo", API_BOOL, AT(echo), 0, 0},
     {"max_tokens", API_INT, AT(max_tokens), 0, MANY},
     {"n", API_INT, AT(n), 1, 65536},
+    {"best_of", API_INT, AT(best_of), 1, 65536},
     {"stop", API_ANY, AT(stop), 0, 0},
     {"seed", API_INT, AT(seed), 0, 0},
     {"temperature", API_NUM, AT(temperature), 0, 1e6},
@@ -45,6 +47,7 @@ static const struct api_field common_fields[] = {
     {"min_tokens", API_INT, AT(min_tokens), 0, MANY},
     {"skip_special_tokens", API_BOOL, AT(skip_special_tokens), 0, 0},
     {"truncate_prompt_tokens", API_INT, AT(truncate_prompt_tokens), -1, MANY},
+    {"truncation_side", API_STR, AT(truncation_side), 0, 0},
     {"prompt_logprobs", API_INT, AT(prompt_logprobs), 0, MANY},
     {"add_special_tokens", API_BOOL, AT(add_special_tokens), 0, 0},
     {"priority", API_INT, AT(priority), -MANY, MANY},
@@ -64,6 +67,11 @@ static const struct api_field common_fields[] = {
     {"guided_decoding_backend", API_NOTED, 0, 0, 0},
     {"logits_processors", API_REFUSED, 0, 0, 0},
     {"kv_transfer_params", API_REFUSED, 0, 0, 0},
+    {"ec_transfer_params", API_REFUSED, 0, 0, 0},
+    {"vllm_xargs", API_REFUSED, 0, 0, 0},
+    {"logprob_token_ids", API_REFUSED, 0, 0, 0},
+    {"repetition_detection", API_REFUSED, 0, 0, 0},
+    {"thinking_token_budget", API_INT, AT(thinking_token_budget), -1, MANY},
     {"spaces_between_special_tokens", API_NOTED, 0, 0, 0}, /* of slow tokenizers only; tokenizer.json has none */
     {"watermark", API_BOOL, AT(watermark), 0, 0},
     {"watermarking", API_BOOL, AT(watermark), 0, 0},
@@ -71,12 +79,14 @@ static const struct api_field common_fields[] = {
     {"metadata", API_NOTED, 0, 0, 0},
     {"store", API_NOTED, 0, 0, 0},
     {"service_tier", API_NOTED, 0, 0, 0},
+    {"session_id", API_NOTED, 0, 0, 0},
+    {"prompt_cache_key", API_NOTED, 0, 0, 0},  /* whatever has the same beginning shares it here */
+    {"safety_identifier", API_NOTED, 0, 0, 0},
     {0},
 };
 
 static const struct api_field completion_fields[] = {
     {"prompt", API_ANY, AT(prompt), 0, 0},
-    {"best_of", API_INT, AT(best_of), 1, 65536},
     {"logprobs", API_INT, AT(logprobs), 0, MANY},
     {"suffix", API_ANY, AT(suffix), 0, 0},
     {"prompt_embeds", API_REFUSED, 0, 0, 0},
@@ -101,6 +111,12 @@ static const struct api_field chat_fields[] = {
     {"functions", API_REFUSED, 0, 0, 0},
     {"function_call", API_REFUSED, 0, 0, 0},
     {"mm_processor_kwargs", API_REFUSED, 0, 0, 0},
+    {"media_io_kwargs", API_REFUSED, 0, 0, 0},
+    {"audio", API_REFUSED, 0, 0, 0},
+    {"web_search_options", API_REFUSED, 0, 0, 0},
+    {"modalities", API_ARR, AT(modalities), 0, 0},
+    {"prediction", API_NOTED, 0, 0, 0},        /* a hint that changes no text */
+    {"verbosity", API_NOTED, 0, 0, 0},
     {0},
 };
 
@@ -118,7 +134,7 @@ void api_fields_default(struct api_fields *f)
 {
     *f = (struct api_fields){
         .skip_special_tokens = true, .add_special_tokens = true, .add_generation_prompt = true, .parallel_tool_calls = true, .include_reasoning = true,
-        .max_tokens = API_UNSET, .max_completion_tokens = API_UNSET, .n = 1, .best_of = API_UNSET, .top_k = API_UNSET, .seed = API_UNSET,
+        .stream_interval = 1, .thinking_token_budget = -1, .max_tokens = API_UNSET, .max_completion_tokens = API_UNSET, .n = 1, .best_of = API_UNSET, .top_k = API_UNSET, .seed = API_UNSET,
         .logprobs = API_UNSET, .top_logprobs = API_UNSET, .prompt_logprobs = API_UNSET, .truncate_prompt_tokens = API_UNSET,
         .temperature = NAN, .top_p = NAN, .min_p = NAN, .typical_p = NAN, .repetition_penalty = NAN, .frequency_penalty = NAN,
         .presence_penalty = NAN, .length_penalty = 1, .timeout = NAN,
@@ -145,7 +161,30 @@ static bool check_stream(struct api_job *job, struct api_error *e)
     if (!f->stream)
         return api_fail(e, ERR_INVALID, "stream_options", "'stream_options' is only allowed with 'stream': true");
     f->include_usage = true;
-    return api_fields_read(f->stream_options, stream_option_tables, f, job->api->opts.log, e);
+    if (!api_fields_read(f->stream_options, stream_option_tables, f, job->api->opts.log, e))
+        return false;
+    f->continuous_usage &= f->include_usage;
+    return true;
+}
+
+static bool check_effort(const struct api_fields *f, struct api_error *e)
+{
+    static const char *const efforts[] = {"none", "minimal", "low", "medium", "high", "xhigh", "max"};
+    for (size_t i = 0; f->reasoning_effort && i < sizeof efforts / sizeof efforts[0]; i++)
+        if (strcmp(f->reasoning_effort, efforts[i]) == 0)
+            return true;
+    return !f->reasoning_effort || api_fail(e, ERR_INVALID, "reasoning_effort", "'reasoning_effort' must be none, minimal, low, medium, high, "
+                                                                                "xhigh or max, found '%.64s'", f->reasoning_effort);
+}
+
+static bool check_modalities(const struct api_fields *f, struct api_error *e)
+{
+    for (size_t i = 0; i < json_array_size(f->modalities); i++) {
+        const char *m = json_string_value(json_array_get(f->modalities, i));
+        if (!m || strcmp(m, "text") != 0)
+            return api_fail(e, ERR_UNSUPPORTED, "modalities", "'modalities[%zu]' must be \"text\": nothing else is made here", i);
+    }
+    return true;
 }
 
 static bool check_chat(struct api_fields *f, const json_t *doc, struct api_error *e)
@@ -162,7 +201,7 @@ static bool check_chat(struct api_fields *f, const json_t *doc, struct api_error
         f->logprobs = f->top_logprobs == API_UNSET ? 0 : f->top_logprobs;
     if (f->max_completion_tokens != API_UNSET)
         f->max_tokens = f->max_completion_tokens;
-    return api_reply_check(f, e);
+    return check_effort(f, e) && check_modalities(f, e) && api_reply_check(f, e);
 }
 
 /* max_tokens: 16 for completions unless null is said; else 0, the rest of the context. */
@@ -170,9 +209,10 @@ static bool set_max_tokens(struct api_job *job, struct api_error *e)
 {
     const struct api_fields *f = &job->f;
     bool chat = job->endpoint == API_CHAT;
-    if (f->max_tokens == 0 && (chat || !f->echo))
-        return api_fail(e, ERR_INVALID, chat && f->max_completion_tokens != API_UNSET ? "max_completion_tokens" : "max_tokens",
-                        "'max_tokens' must be at least 1%s", chat ? "" : " (0 only with 'echo')");
+    if (f->max_tokens == 0 && (chat || !f->echo)) {
+        const char *field = chat && f->max_completion_tokens != API_UNSET ? "max_completion_tokens" : "max_tokens";
+        return api_fail(e, ERR_INVALID, field, "'%s' must be at least 1%s", field, chat ? "" : " (0 only with 'echo')");
+    }
     job->max_tokens_given = f->max_tokens != API_UNSET;
     if (job->max_tokens_given)
         job->max_tokens = (int32_t)f->max_tokens;
@@ -187,6 +227,8 @@ static bool set_max_tokens(struct api_job *job, struct api_error *e)
 
 static bool check_strings(const struct api_fields *f, struct api_error *e)
 {
+    if (f->truncation_side && strcmp(f->truncation_side, "left") != 0 && strcmp(f->truncation_side, "right") != 0)
+        return api_fail(e, ERR_INVALID, "truncation_side", "'truncation_side' must be left or right, found '%.64s'", f->truncation_side);
     if (f->cache_salt && (!*f->cache_salt || strlen(f->cache_salt) > MAX_SALT))
         return api_fail(e, ERR_INVALID, "cache_salt", "'cache_salt' must have 1 to %d bytes", MAX_SALT);
     if (f->request_id && (!*f->request_id || strlen(f->request_id) > MAX_REQUEST_ID))
@@ -203,6 +245,8 @@ bool api_params_read(struct api_job *job, struct api_error *e)
     if (!api_fields_read(job->doc, chat ? api_chat_tables : api_completion_tables, f, job->api->opts.log, e) ||
         !api_check_model(job->api, f->model, e) || !check_strings(f, e) || !check_stream(job, e))
         return false;
+    if (f->thinking_token_budget != -1)
+        return api_fail(e, ERR_UNSUPPORTED, "thinking_token_budget", "'thinking_token_budget' other than -1 is not supported yet");
     if (f->suffix)
         return api_fail(e, ERR_UNSUPPORTED, "suffix", "suffix is not currently supported");
     if (chat && !check_chat(f, job->doc, e))
@@ -251,6 +295,9 @@ static bool check_limits(const struct api_job *job, struct api_error *e)
         if (rows[i].most > 0 && rows[i].value != API_UNSET && rows[i].value > rows[i].most)
             return api_fail(e, ERR_INVALID, rows[i].field, "'%s' may be at most %d on this server, found %lld", rows[i].field, rows[i].most,
                             (long long)rows[i].value);
+    if (job->f.priority != 0 && !job->api->info->priority_scheduling)
+        return api_fail(e, ERR_INVALID, "priority", "'priority' is %lld, but this server runs requests in the order they come; start it with "
+                                                    "--scheduling-policy priority", (long long)job->f.priority);
     return true;
 }
 

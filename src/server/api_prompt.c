@@ -51,7 +51,7 @@ static bool check_bytes(const struct api_job *job, size_t len, struct api_error 
                     "length.", limit, least);
 }
 
-/* truncate_prompt_tokens: the last N; -1: as many as leave room for the answer. */
+/* truncate_prompt_tokens: the last N, or the first (truncation_side right); -1: as many as leave room for the answer. */
 static bool truncate_prompt(const struct api_job *job, struct api_prompt *p, struct api_error *e)
 {
     int64_t keep = job->f.truncate_prompt_tokens, limit = job->api->info->max_model_len;
@@ -64,7 +64,8 @@ static bool truncate_prompt(const struct api_job *job, struct api_prompt *p, str
         keep = limit - (job->max_tokens > 1 ? job->max_tokens : 1);
     if (keep < 1 || p->n <= keep)
         return true;
-    p->ids += p->n - keep;
+    if (!job->f.truncation_side || strcmp(job->f.truncation_side, "left") == 0)
+        p->ids += p->n - keep;
     p->n = (int32_t)keep;
     p->text = NULL; /* an echo shows what the model saw */
     return true;

@@ -271,7 +271,7 @@ void api_reply_message(const struct api_choice *c, const struct buf *text, struc
         api_write_text(out, call->arguments.data, call->arguments.len);
         buf_puts(out, "}}");
     }
-    buf_puts(out, "]}");
+    buf_puts(out, "],\"refusal\":null,\"annotations\":null,\"audio\":null,\"function_call\":null}");
 }
 
 /* An element for each call with something new. */
