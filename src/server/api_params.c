@@ -295,6 +295,9 @@ static bool check_limits(const struct api_job *job, struct api_error *e)
         if (rows[i].most > 0 && rows[i].value != API_UNSET && rows[i].value > rows[i].most)
             return api_fail(e, ERR_INVALID, rows[i].field, "'%s' may be at most %d on this server, found %lld", rows[i].field, rows[i].most,
                             (long long)rows[i].value);
+    int32_t tops = job->api->info->max_logprobs;
+    if (job->f.top_logprobs != API_UNSET && job->f.top_logprobs > tops)
+        return api_fail(e, ERR_INVALID, "top_logprobs", "'top_logprobs' may be at most %d on this server, found %lld", tops, (long long)job->f.top_logprobs);
     if (job->f.priority != 0 && !job->api->info->priority_scheduling)
         return api_fail(e, ERR_INVALID, "priority", "'priority' is %lld, but this server runs requests in the order they come; start it with "
                                                     "--scheduling-policy priority", (long long)job->f.priority);
