@@ -2,6 +2,7 @@
 #include "kern/row.h"
 
 #include <math.h>
+#include <stdbool.h>
 #include <string.h>
 
 enum { LANES = 64 };
@@ -117,11 +118,20 @@ static double total(double lane[16])
 static double weights(float *out, const float *x, float max, float scale, float floor, int32_t n)
 {
     double lane[16] = {0};
-    for (int32_t i = 0; i < n; i++) {
-        float w = x[i] >= floor ? exp_one((x[i] - max) * scale) : 0.0f;
-        lane[i % 16] += (double)w;
-        if (out)
-            out[i] = w;
+    for (int32_t i = 0; i < n; i += 64) {
+        float four[16] = {0};
+        bool whole = i + 64 <= n;
+        for (int32_t j = i; j < n && j < i + 64; j++) {
+            float w = x[j] >= floor ? exp_one((x[j] - max) * scale) : 0.0f;
+            if (whole)
+                four[j % 16] += w;   /* four weights are summed before they are widened */
+            else
+                lane[j % 16] += (double)w;
+            if (out)
+                out[j] = w;
+        }
+        for (int l = 0; whole && l < 16; l++)
+            lane[l] += (double)four[l];
     }
     return total(lane);
 }
