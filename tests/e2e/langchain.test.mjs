@@ -108,6 +108,27 @@ test("withStructuredOutput", async () => {
   schema.parse(last);
 });
 
+test("the Responses API", async () => {
+  const model = (more) => make({ useResponsesApi: true, maxTokens: 200, ...more });
+  const m = await model().invoke(question), chat = await make({ maxTokens: 200 }).invoke(question);
+  assert.equal(m.text, chat.content);
+  assert.equal(m.usage_metadata.output_tokens, chat.usage_metadata.output_tokens);
+  let sum;
+  for await (const chunk of await model().stream(question)) sum = sum ? sum.concat(chunk) : chunk;
+  assert.equal(sum.text, m.text);
+  assert.equal((await model().invoke([...question, m, new HumanMessage("And?")])).response_metadata.status, "completed");
+  // LangChain sends names of functions to this route, and keeps "required" to itself.
+  const called = await model({ temperature: 2 }).bindTools([weather], { tool_choice: "weather" }).invoke(question);
+  assert.equal(called.tool_calls.length, 1);
+  weather.schema.parse(called.tool_calls[0].args);
+  sum = undefined;
+  for await (const chunk of await model({ temperature: 2 }).bindTools([weather], { tool_choice: "weather" }).stream(question)) sum = sum ? sum.concat(chunk) : chunk;
+  weather.schema.parse(sum.tool_calls[0].args);
+  const schema = z.object({ animal: z.enum(["fox", "owl"]), wild: z.boolean() });
+  schema.parse(await model({ temperature: 2 }).withStructuredOutput(schema, { name: "creature", method: "jsonSchema" }).invoke(question));
+  assert.equal((await model({ maxTokens: 1e6 }).invoke(question).catch((x) => x)).name, "ContextOverflowError");
+});
+
 test("the completions class", async () => {
   const llm = new OpenAI({ model: "quire-builtin", apiKey: "none", temperature: 0, maxTokens: 12, maxRetries: 0, configuration: { baseURL: server.url + "/v1" } });
   const text = await llm.invoke("Once upon a time");

@@ -2,6 +2,8 @@
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 import OpenAI from "openai";
+import { zodFunction, zodResponseFormat, zodTextFormat } from "openai/helpers/zod";
+import { z } from "zod";
 import { serve, until } from "./serve.mjs";
 
 let server, client, model;
@@ -122,6 +124,48 @@ test("prompts as strings and ids", async () => {
   assert.ok(back.prompt.endsWith("The little dog"));
 });
 
+const creature = z.object({ animal: z.enum(["fox", "owl"]), age: z.int().min(1).max(30), mother: z.object({ alive: z.boolean() }).nullable() });
+const weather = z.object({ city: z.enum(["Oslo", "Rome"]), days: z.int().min(1).max(9) });
+/** The built-in model's own knows no tools. */
+const chat_template = "{% if tools %}{{ tools | tojson }}\n{% endif %}{% for m in messages %}{{ m.role }}: {{ m.content or '' }}{% for c in m.tool_calls or [] %}{{ c.function.name }}({{ c.function.arguments | tojson }}){% endfor %}\n{% endfor %}assistant:";
+
+test("the client's parse helpers", async () => {
+  for (let seed = 0; seed < 3; seed++) {
+    const body = { model, messages: question, seed, temperature: 2, max_tokens: 300, response_format: zodResponseFormat(creature, "creature") };
+    const c = await client.chat.completions.parse(body);
+    creature.parse(c.choices[0].message.parsed);
+    const streamed = await client.chat.completions.stream(body).finalChatCompletion();
+    assert.deepEqual(streamed.choices[0].message.parsed, c.choices[0].message.parsed);
+    const tool = await client.chat.completions.parse({ model, messages: question, seed, temperature: 2, max_tokens: 300, tools: [zodFunction({ name: "weather", parameters: weather })], tool_choice: "required" });
+    assert.ok(tool.choices[0].message.tool_calls.length >= 1);
+    for (const call of tool.choices[0].message.tool_calls) weather.parse(call.function.parsed_arguments);
+    const r = await client.responses.parse({ model, input: "A creature.", temperature: 2, max_output_tokens: 300, text: { format: zodTextFormat(creature, "creature") } });
+    creature.parse(r.output_parsed);
+  }
+});
+
+test("the client's tool runner, whole and streamed", async () => {
+  const asked = [];
+  const tools = [zodFunction({ name: "weather", description: "Weather now", parameters: weather, function: (args) => (asked.push(weather.parse(args)), "rain") })];
+  const body = { model, messages: question, tools, chat_template, temperature: 2, seed: 4, max_tokens: 200, tool_choice: { type: "function", function: { name: "weather" } } };
+  // A named choice ends the runner after its call.
+  const runner = client.chat.completions.runTools(body);
+  await runner.done();
+  assert.equal(asked.length, 1);
+  const [call, result] = runner.messages.slice(-2);
+  assert.equal(result.role, "tool");
+  assert.equal(result.tool_call_id, call.tool_calls[0].id);
+  assert.equal(result.content, "rain");
+  const streamed = client.chat.completions.runTools({ ...body, stream: true });
+  const seen = [];
+  streamed.on("tool_calls.function.arguments.done", (e) => seen.push(e));
+  await streamed.done();
+  assert.deepEqual(asked[1], asked[0]);
+  // The history goes on.
+  const next = await client.chat.completions.create({ model, messages: runner.messages, tools, chat_template, max_tokens: 4 });
+  assert.equal(next.usage.completion_tokens, 4);
+});
+
 test("errors leave the next request alone", async () => {
   const fails = async (promise, status, type) => {
     const e = await promise.then(() => assert.fail("no error"), (x) => x);
@@ -144,6 +188,19 @@ test("errors leave the next request alone", async () => {
   const c = await client.completions.create({ model, ...story });
   assert.ok(c.choices[0].text.length > 40);
   assert.equal(await server.metric("kv_blocks_held"), 0);
+});
+
+test("errors by their class", async (t) => {
+  const guarded = await serve(t, "--api-key", "secret");
+  const of = (key, options) => new OpenAI({ baseURL: guarded.url + "/v1", apiKey: key, maxRetries: 0, ...options });
+  const ask = (c, more) => c.chat.completions.create({ model, messages: question, max_tokens: 2, ...more });
+  await assert.rejects(ask(of("wrong")), OpenAI.AuthenticationError);
+  await assert.rejects(ask(of("secret"), { model: "other" }), OpenAI.NotFoundError);
+  await assert.rejects(ask(of("secret"), { model: "other", stream: true }), OpenAI.NotFoundError);
+  await assert.rejects(ask(of("secret"), { n: 0 }), (e) => e instanceof OpenAI.BadRequestError && e.param === "n" && e.code === 400);
+  await assert.rejects(ask(of("secret", { timeout: 1 }), { max_tokens: 900, ignore_eos: true }), OpenAI.APIConnectionTimeoutError);
+  assert.equal((await ask(of("secret"))).choices.length, 1);
+  await guarded.close();
 });
 
 test("abort frees pages at once", async () => {
