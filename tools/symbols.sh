@@ -14,7 +14,7 @@ tensor: dtype quant
 kern: cpu gemm
 model: arch safetensors gguf checkpoint quant packed
 tok: detok stop jinja chat
-guide: expr nfa dfa machine mask local regex schema grammar
+guide: expr nfa dfa machine mask local unique regex schema grammar
 sample: sampler
 fwd: blk batch rope
 par: comm

@@ -270,6 +270,7 @@ int32_t guide_build_repeat(struct guide_builder *b, int32_t part, int32_t min, i
 int32_t guide_build_until(struct guide_builder *b, const char *const *stops, size_t n)
 {
     int32_t all = expr_repeat(b, expr_any(b), 0, -1), stop = expr_never(b);
+    b->free_text = true;
     for (size_t i = 0; i < n; i++)
         stop = expr_alt2(b, stop, *stops[i] ? expr_text(b, stops[i], strlen(stops[i])) : expr_fail(b, ERR_INVALID, "an empty stop"));
     return n == 0 ? all : expr_combine(b, all, expr_seq(b, (int32_t[]){all, stop, all}, 3), DFA_AND_NOT);

@@ -113,6 +113,9 @@ bool guide_build_finish(struct guide_builder **pb, int32_t root, struct guide_vo
         g->vocab = v;
         atomic_fetch_add(&v->refs, 1);
         g->limits = b->limits;
+        g->unique = b->unique;
+        if (b->unique && b->free_text)
+            expr_fail(b, ERR_UNSUPPORTED, "'uniqueItems' of strings cannot be combined with free text");
         if (root < 0 && !b->failed)
             expr_fail(b, ERR_INTERNAL, "no expression");
         ok = nfa_build(&g->nfa, b, b->failed ? -1 : root, true, e) &&
@@ -288,11 +291,16 @@ bool guide_compile(struct guide **out, struct guide_vocab *v, const struct guide
 
 /* ---- states ---- */
 
-static struct guide_state *state_new(struct guide *g, int32_t cfg)
+static struct guide_state *state_new(struct guide *g, int32_t cfg, const struct unique *from)
 {
     struct guide_state *s = mem_try_zalloc(1, sizeof *s);
     if (!s)
         return NULL;
+    s->unique = from ? unique_fork(from) : g->unique ? unique_open() : NULL;
+    if (g->unique && !s->unique) {
+        mem_free(s);
+        return NULL;
+    }
     s->guide = guide_ref(g);
     s->cfg = cfg;
     s->mask_cfg = -1;
@@ -306,7 +314,7 @@ static struct guide_state *state_new(struct guide *g, int32_t cfg)
 bool guide_state_open(struct guide_state **out, struct guide *g, struct err *e)
 {
     pthread_mutex_lock(&g->lock);
-    *out = state_new(g, g->start);
+    *out = state_new(g, g->start, NULL);
     pthread_mutex_unlock(&g->lock);
     return *out || err_set(e, ERR_NOMEM, "out of memory for the guide");
 }
@@ -315,7 +323,7 @@ struct guide_state *guide_state_fork(const struct guide_state *s)
 {
     struct guide *g = s->guide;
     pthread_mutex_lock(&g->lock);
-    struct guide_state *n = state_new(g, s->cfg);
+    struct guide_state *n = state_new(g, s->cfg, s->unique);
     if (n)
         n->eos = s->eos;
     pthread_mutex_unlock(&g->lock);
@@ -337,6 +345,7 @@ void guide_state_close(struct guide_state **ps)
     if (s->next)
         s->next->prev = s->prev;
     pthread_mutex_unlock(&g->lock);
+    unique_close(s->unique);
     mem_free(s->mask);
     mem_free(s);
     guide_unref(&g);
@@ -402,6 +411,10 @@ const uint32_t *guide_state_mask(struct guide_state *s, struct err *e)
     }
     begin(g);
     bool ok = s->mask_cfg == s->cfg || fill(s, e);
+    if (ok && s->unique) {
+        s->mask_cfg = -1; /* the same place, but other strings next time */
+        ok = unique_filter(s->unique, g, s->cfg, s->mask) || over_budget(g, e);
+    }
     pthread_mutex_unlock(&g->lock);
     for (size_t i = 0; ok && !any && i < words; i++)
         any = s->mask[i] != 0;
@@ -441,6 +454,10 @@ bool guide_state_advance(struct guide_state *s, int32_t token, struct err *e)
         size_t n = (size_t)(v->text_at[token + 1] - v->text_at[token]);
         int32_t cfg = n && !s->eos ? run(&g->m, s->cfg, v->text + v->text_at[token], n) : -1;
         ok = cfg >= 0;
+        if (ok && s->unique && !unique_feed(s->unique, v->text + v->text_at[token], n)) {
+            pthread_mutex_unlock(&g->lock);
+            return err_set(e, ERR_NOMEM, "out of memory for the guide");
+        }
         if (ok)
             s->cfg = cfg;
     }

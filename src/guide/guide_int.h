@@ -40,6 +40,8 @@ struct guide_builder {
     struct dfa *dfas; size_t n_dfas, cap_dfas;
     struct buf text;
     int64_t work;                 /* spent so far */
+    bool unique;                  /* arrays of strings that must differ: states keep count (unique.c) */
+    bool free_text;               /* the output is not JSON from its start */
     bool failed;
     struct err err;               /* the first failure */
 };
@@ -194,6 +196,7 @@ struct guide_vocab {
     int32_t vocab_size, n_words, n_eos;
     int32_t *eos_ids;
     struct trie trie;
+    int32_t *quoted; int32_t n_quoted;   /* tokens with a quotation mark */
     int32_t *text_at;             /* [vocab_size + 1] into text */
     char *text;
     pthread_mutex_t lock;
@@ -228,6 +231,7 @@ struct guide {
     pthread_mutex_t lock;
     struct machine m;
     int32_t start;
+    bool unique;
     struct guide_state *states;   /* list, for compaction */
     int32_t mask_ring[64], n_ring;   /* configurations with a remembered mask */
 };
@@ -237,8 +241,20 @@ struct guide_state {
     int32_t cfg;
     int32_t mask_cfg;             /* what mask shows, -1: nothing yet */
     bool eos;
+    struct unique *unique;        /* of guides that need it */
     uint32_t *mask;
 };
+
+/* ---- strings that an array may have but once (unique.c) ---- */
+
+struct unique *unique_open(void);                          /* NULL: no memory */
+struct unique *unique_fork(const struct unique *from);
+void unique_close(struct unique *u);
+/* More of the output.  False: no memory. */
+bool unique_feed(struct unique *u, const char *s, size_t n);
+/* Takes out of cfg's mask what would repeat a string.  The guide's lock is held.  False: no memory, or past the budget. */
+bool unique_filter(struct unique *u, struct guide *g, int32_t cfg, uint32_t *mask);
+
 /* Fills bits for cfg.  The guide's lock is held. */
 bool mask_fill(struct guide *g, int32_t cfg, uint32_t *bits);
 

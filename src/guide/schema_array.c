@@ -194,6 +194,15 @@ static int32_t containing(struct schema *s, const json_t *flat)
     return close_graph(s, &g, last);
 }
 
+/* With this keyword; v NULL: 0.  A length, even none, makes strings be spelled in one way only. */
+static json_t *copy_with(struct schema *s, const json_t *flat, const char *key, const json_t *v)
+{
+    json_t *out = schema_keep(s, json_copy((json_t *)flat));
+    if (out)
+        json_object_set_new(out, key, v ? json_incref((json_t *)v) : json_integer(0));
+    return out;
+}
+
 int32_t schema_array(struct schema *s, const json_t *flat)
 {
     int64_t min = count_of(flat, "minItems", 0), max = count_of(flat, "maxItems", -1);
@@ -206,7 +215,13 @@ int32_t schema_array(struct schema *s, const json_t *flat)
         const json_t *one = items ? schema_flatten(s, items) : NULL, *values = one && !json_object_get(flat, "prefixItems") ? finite(s, one) : NULL;
         if (values)
             return distinct(s, values, min, max);
-        return s->b->failed ? -1 : schema_fail(s, ERR_UNSUPPORTED, "'uniqueItems' is supported only for items of an enum, boolean or small range of integers");
+        if (s->b->failed)
+            return -1;
+        if (!one || schema_types(one) != TYPE_STRING || json_object_get(flat, "prefixItems"))
+            return schema_fail(s, ERR_UNSUPPORTED, "'uniqueItems' is supported only for items that are strings, of an enum, boolean or of a small range of integers");
+        s->b->unique = true;
+        json_t *spelled = copy_with(s, one, "minLength", json_object_get(one, "minLength")), *whole = spelled ? copy_with(s, flat, "items", spelled) : NULL;
+        return whole ? sequence(s, whole, min, max) : -1;
     }
     return s->b->failed ? -1 : sequence(s, flat, min, max);
 }

@@ -77,6 +77,7 @@ static void vocab_free(struct guide_vocab *v)
     mem_free(v->trie.skip);
     mem_free(v->trie.first);
     mem_free(v->trie.tokens);
+    mem_free(v->quoted);
     mem_free(v->text_at);
     mem_free(v->text);
     pthread_mutex_destroy(&v->lock);
@@ -123,6 +124,20 @@ static bool copy_text(struct guide_vocab *v, const char *const *tokens, const si
     return true;
 }
 
+static bool find_quoted(struct guide_vocab *v)
+{
+    for (int pass = 0; pass < 2; pass++) {
+        int32_t n = 0;
+        for (int32_t i = 0; i < v->vocab_size; i++)
+            if (memchr(v->text + v->text_at[i], '"', (size_t)(v->text_at[i + 1] - v->text_at[i])) && n++ < v->n_quoted)
+                v->quoted[n - 1] = i;
+        if (pass == 0 && !(v->quoted = mem_try_alloc((size_t)n, sizeof *v->quoted)))
+            return false;
+        v->n_quoted = n;
+    }
+    return true;
+}
+
 static bool sort_and_build(struct guide_vocab *v)
 {
     struct word *w = mem_try_alloc((size_t)v->vocab_size, sizeof *w);
@@ -135,7 +150,7 @@ static bool sort_and_build(struct guide_vocab *v)
     qsort(w, (size_t)n, sizeof *w, compare_words);
     bool ok = build_trie(&v->trie, w, n);
     mem_free(w);
-    return ok;
+    return ok && find_quoted(v);
 }
 
 bool guide_vocab_open_bytes(struct guide_vocab **out, const char *const *tokens, const size_t *lens, int32_t vocab_size,

@@ -703,6 +703,69 @@ static void allocations_may_fail(void **state)
     guide_vocab_close(&v);
 }
 
+/* Strings of an array that must differ do, and nothing else is forbidden. */
+static void unique_strings_differ(void **state)
+{
+    (void)state;
+    static const char schema[] = "{\"type\":\"object\",\"properties\":{\"x\":{\"type\":\"array\",\"items\":{\"type\":\"string\",\"pattern\":\"^[abe]*$\",\"maxLength\":3},%s"
+                                 "\"minItems\":4,\"maxItems\":6},\"y\":{\"type\":\"string\"}},\"required\":[\"x\"]}";
+    struct guide_vocab *v = make_vocab(json_tokens, sizeof json_tokens / sizeof json_tokens[0]);
+    struct guide *g[2];
+    struct rng r = {3};
+    struct err e;
+    int n_differ = 0, n_ended = 0;
+    for (int i = 0; i < 2; i++) {
+        char text[512];
+        snprintf(text, sizeof text, schema, i ? "\"uniqueItems\":true," : "");
+        g[i] = compile(v, GUIDE_JSON_SCHEMA, text);
+    }
+    for (int k = 0; k < 300; k++) {
+        struct guide_state *plain, *unique;
+        char out[2048];
+        size_t n = 0;
+        bool ended = false;
+        assert_true(guide_state_open(&plain, g[0], &e) && guide_state_open(&unique, g[1], &e));
+        for (int i = 0; i < 120 && !ended; i++) {
+            const uint32_t *p = guide_state_mask(plain, &e), *u = guide_state_mask(unique, &e);
+            assert_non_null(p);
+            if (!u)
+                fail_msg("%s after %.*s", e.msg, (int)n, out);
+            for (int32_t t = 0; t < EOS; t++)
+                if (has(u, t))
+                    assert_true(has(p, t));
+                else if (has(p, t)) {
+                    n_differ++;
+                    assert_true(t >= 256 || strchr("\"abe", t)); /* an end, or a letter after which only an end could come */
+                }
+            int32_t t = pick(u, &r);
+            assert_true(guide_state_advance(plain, t, &e) && guide_state_advance(unique, t, &e));
+            if (i % 7 == 3) {
+                struct guide_state *fork = guide_state_fork(unique);
+                guide_state_close(&unique);
+                unique = fork;
+            }
+            ended = t == EOS;
+            const char *s = t < 256 ? (char[]){(char)t, 0} : ended ? "" : json_tokens[t - 256];
+            n += (size_t)snprintf(out + n, sizeof out - n, "%s", s);
+        }
+        guide_state_close(&plain);
+        guide_state_close(&unique);
+        if (!ended)
+            continue;
+        json_t *j = json_parse(out, n, &e), *x = json_object_get(j, "x");
+        assert_true(json_array_size(x) >= 4);
+        for (size_t a = 0; a < json_array_size(x); a++)
+            for (size_t b = 0; b < a; b++)
+                assert_false(json_equal(json_array_get(x, a), json_array_get(x, b)));
+        json_decref(j);
+        n_ended++;
+    }
+    assert_true(n_differ > 100 && n_ended > 50);
+    guide_unref(&g[0]);
+    guide_unref(&g[1]);
+    guide_vocab_close(&v);
+}
+
 /* Many threads in one guide that forgets often: each sees the masks that it would see alone. */
 struct walker { struct guide *shared, *own; uint64_t seed; bool ok; };
 
@@ -765,7 +828,7 @@ int main(void)
         cmocka_unit_test(regexes_match_as_pcre2), cmocka_unit_test(regex_syntax), cmocka_unit_test(masks_are_what_can_go_on),
         cmocka_unit_test(counted_loops_equal_written_ones), cmocka_unit_test(forgetting_changes_nothing),
         cmocka_unit_test(grammars_match_as_a_naive_parser), cmocka_unit_test(grammar_syntax), cmocka_unit_test(choices),
-        cmocka_unit_test(compositions), cmocka_unit_test(equal_texts_share_a_guide), cmocka_unit_test(threads_share_a_guide), cmocka_unit_test(hostile_inputs_are_bounded),
+        cmocka_unit_test(compositions), cmocka_unit_test(equal_texts_share_a_guide), cmocka_unit_test(unique_strings_differ), cmocka_unit_test(threads_share_a_guide), cmocka_unit_test(hostile_inputs_are_bounded),
         cmocka_unit_test(allocations_may_fail),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
