@@ -55,6 +55,7 @@ const questions = [
   { path: "/v1/completions", body: { prompt: "A long prompt that comes again, ".repeat(12), max_tokens: 24, temperature: 0, logprobs: 3 } },
   { path: "/v1/chat/completions", body: { messages: [{ role: "user", content: "What is quire?" }], max_tokens: 30, temperature: 0 } },
   { path: "/v1/completions", body: { prompt: "There was", max_tokens: 30, temperature: 0, stream: true } },
+  { path: "/v1/completions", body: { prompt: "A person:", max_tokens: 60, temperature: 0, structured_outputs: { json: { type: "object", properties: { name: { type: "string", maxLength: 8 }, age: { type: "integer", minimum: 0, maximum: 99 } }, required: ["name", "age"], additionalProperties: false } } } },
 ];
 
 const transport = opts.tls ? https : http;
@@ -123,6 +124,21 @@ const request = (body = completion(), route = "/v1/completions", extra) => {
   return head("POST", route, Buffer.byteLength(text), extra) + text;
 };
 
+/** Something valid for any of the routes that generate, grammars and tools included. */
+function anything() {
+  const messages = [{ role: "user", content: "What is quire?" }], common = { max_tokens: 1 + below(200), stream: random() < 0.6, temperature: random() * 2 };
+  const schema = pick([{ type: "object", properties: { a: { type: "integer" }, b: { type: "array", items: { type: "string" } } }, required: ["a", "b"] }, { enum: ["x", "yy"] },
+    { $ref: "#/$defs/t", $defs: { t: { type: "object", properties: { t: { $ref: "#/$defs/t" } } } } }, { type: "string", pattern: "^(a|b){3,20}[0-9]*$" }]);
+  const tools = [{ type: "function", function: { name: "f", parameters: { type: "object", properties: { x: { type: "number" } } } } }];
+  return pick([
+    () => [completion(), "/v1/completions"],
+    () => [{ prompt: "a", ...common, structured_outputs: pick([{ regex: "[a-z]{1,30}( [0-9]+)*" }, { choice: ["yes", "no"] }, { json: schema }, { grammar: 'root ::= "a" root | "b"' }]) }, "/v1/completions"],
+    () => [{ messages, ...common, response_format: { type: "json_schema", json_schema: { name: "s", schema } } }, "/v1/chat/completions"],
+    () => [{ messages, ...common, tools, tool_choice: pick(["auto", "required", "none"]) }, "/v1/chat/completions"],
+    () => [{ input: "What is quire?", stream: common.stream, max_output_tokens: 16 + below(100), store: false }, "/v1/responses"],
+  ])();
+}
+
 /** A socket; what it gets is counted.  Errors are what chaos is about. */
 function connect(options = {}) {
   return new Promise((resolve) => {
@@ -145,7 +161,7 @@ const hangUp = (s) => { if (s instanceof tls.TLSSocket || random() < 0.5) s.dest
 /** Hangs up with FIN or RST, now or after some bytes. */
 async function aborts() {
   const s = await connect();
-  s.write(request());
+  s.write(request(...anything()));
   const bytes = pick([0, 0, 1, 100, 3000]);
   const until = Date.now() + below(400);
   while (Date.now() < until && (bytes === 0 || s.got < bytes) && !s.destroyed) await sleep(5);
@@ -166,6 +182,7 @@ async function malformed() {
     () => Buffer.from(Array.from({ length: 1 + below(4000) }, () => below(256))),
     () => mutate(request()),
     () => request(mutate(text).toString("latin1")),
+    () => { const [b, route] = anything(); return request(mutate(JSON.stringify(b)).toString("latin1"), route); },
     () => request("[".repeat(1 + below(50000))),
     () => request('{"a":'.repeat(1 + below(20000))),
     () => request(text.slice(0, below(text.length))),
