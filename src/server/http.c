@@ -14,6 +14,7 @@
 #include "base/rng.h"
 #include "server/http_header.h"
 #include "server/http_int.h"
+#include "server/tgi.h"
 
 /* Bodies of requests refused by their headers are read and dropped up to this, so that the client, which reads only after it
  * has written, gets the answer rather than a reset. */
@@ -29,6 +30,7 @@ void http_exchange_unref(struct http_exchange *x)
         return;
     buf_free(&x->body);
     buf_free(&x->out);
+    buf_free(&x->headers);
     pthread_mutex_destroy(&x->lock);
     mem_free(x->path);
     mem_free(x);
@@ -165,11 +167,24 @@ void http_reply(struct http_exchange *x, int status, const char *content_type, s
 void http_reply_error(struct http_exchange *x, const struct api_error *e)
 {
     struct buf body;
+    int status = e->status;
     buf_init(&body, 0);
-    if (!api_error_write(e, &body))
+    bool tgi = x->tgi_errors || (x->route && x->route->flags & HTTP_TGI);
+    if (!(tgi ? tgi_error_write(e, &status, &body) : api_error_write(e, &body)))
         buf_free(&body); /* a status without a body is better than none */
     x->retry_after_s = e->retry_after_s;
-    http_reply(x, e->status, "application/json", &body);
+    http_reply(x, status, "application/json", &body);
+}
+
+void http_use_tgi_errors(struct http_exchange *x) { x->tgi_errors = true; }
+
+void http_add_header(struct http_exchange *x, const char *name, const char *value)
+{
+    size_t before = x->headers.len;
+    if (!buf_append(&x->headers, name, strlen(name) + 1) || !buf_append(&x->headers, value, strlen(value) + 1)) {
+        x->headers.len = before;
+        x->headers.failed = false;
+    }
 }
 
 void http_reply_pull(struct http_exchange *x, const struct http_pull *p)
@@ -207,6 +222,11 @@ static void add_headers(struct http_exchange *x, struct MHD_Response *r)
                                 "base-uri 'none'; form-action 'none'; frame-ancestors 'none'");
         MHD_add_response_header(r, "Referrer-Policy", "no-referrer");
         MHD_add_response_header(r, "Cache-Control", "no-cache");
+    }
+    for (size_t at = 0; at < x->headers.len;) {
+        const char *name = x->headers.data + at, *value = name + strlen(name) + 1;
+        MHD_add_response_header(r, name, value);
+        at += strlen(name) + strlen(value) + 2;
     }
     if (x->h->o.request_id_headers)
         MHD_add_response_header(r, "X-Request-Id", x->id);

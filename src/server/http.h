@@ -35,7 +35,8 @@ enum http_route_flags {
     HTTP_WORK = 4,       /* handled on the workers; its client is watched */
     HTTP_LIMITED = 8,    /* counts against max_concurrent (429) */
     HTTP_PREFIX = 16,    /* matches every path that begins with it */
-    HTTP_QUIET = 32      /* logged at debug: asked again and again */
+    HTTP_QUIET = 32,     /* logged at debug: asked again and again */
+    HTTP_TGI = 64        /* errors are TGI's {"error","error_type"} */
 };
 
 /* Must give exactly one reply. */
@@ -46,6 +47,7 @@ struct http_route {
     unsigned methods, flags;
     http_handler *handle;
 };
+/* Several routes may have one path, with different methods. */
 
 enum http_tls_client { HTTP_TLS_CLIENT_NONE, HTTP_TLS_CLIENT_OPTIONAL, HTTP_TLS_CLIENT_REQUIRED };
 struct http_tls_opts {
@@ -136,6 +138,10 @@ void http_charge(struct http_exchange *x, int64_t prompt_tokens, int64_t generat
 /* Takes body's memory (it is left empty). */
 void http_reply(struct http_exchange *x, int status, const char *content_type, struct buf *body);
 void http_reply_error(struct http_exchange *x, const struct api_error *e);
+/* From now on http_reply_error writes TGI's errors. */
+void http_use_tgi_errors(struct http_exchange *x);
+/* A header of the reply, before it is sent: of a pulled body up to the end of the pull that is the last.  Without memory it is left out. */
+void http_add_header(struct http_exchange *x, const char *name, const char *value);
 
 /* A reply that takes time.  All three run on one thread at a time; close is called exactly once, and after it
  * returns http_wake must not be called any more. */

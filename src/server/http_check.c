@@ -19,23 +19,29 @@ static void reject(struct http_exchange *x, int status, const char *msg)
     http_reply_error(x, &e);
 }
 
-static void find_route(struct http_exchange *x)
-{
-    for (int i = 0; i < x->h->o.n_routes; i++) {
-        const struct http_route *r = &x->h->o.routes[i];
-        bool hit = r->flags & HTTP_PREFIX ? strncmp(x->path, r->path, strlen(r->path)) == 0 : strcmp(x->path, r->path) == 0;
-        if (hit) {
-            x->route = r;
-            return;
-        }
-    }
-}
-
 static unsigned method_bit(const char *method)
 {
     if (strcmp(method, "GET") == 0 || strcmp(method, "HEAD") == 0)
         return HTTP_GET;
     return strcmp(method, "POST") == 0 ? HTTP_POST : 0;
+}
+
+static bool hits(const struct http_route *r, const char *path)
+{
+    return r->flags & HTTP_PREFIX ? strncmp(path, r->path, strlen(r->path)) == 0 : strcmp(path, r->path) == 0;
+}
+
+/* The first of the path that takes the method, else the first of the path. */
+static void find_route(struct http_exchange *x)
+{
+    for (int i = 0; i < x->h->o.n_routes; i++) {
+        const struct http_route *r = &x->h->o.routes[i];
+        bool fits = hits(r, x->path) && r->methods & method_bit(x->method);
+        if (fits || (!x->route && hits(r, x->path)))
+            x->route = r;
+        if (fits)
+            return;
+    }
 }
 
 static bool has_key(struct http_exchange *x)
@@ -97,8 +103,10 @@ void http_add_cors(const struct http_exchange *x, struct MHD_Response *r)
 
 static void set_allow(struct http_exchange *x)
 {
-    snprintf(x->allow, sizeof x->allow, "%s%s%sOPTIONS", x->route->methods & HTTP_GET ? "GET, HEAD, " : "",
-             x->route->methods & HTTP_POST ? "POST, " : "", "");
+    unsigned methods = 0;
+    for (int i = 0; i < x->h->o.n_routes; i++)
+        methods |= hits(&x->h->o.routes[i], x->path) ? x->h->o.routes[i].methods : 0;
+    snprintf(x->allow, sizeof x->allow, "%s%sOPTIONS", methods & HTTP_GET ? "GET, HEAD, " : "", methods & HTTP_POST ? "POST, " : "");
 }
 
 static bool take_place(struct http_exchange *x)

@@ -48,6 +48,8 @@ struct http_exchange {
     struct buf out; size_t out_pos;       /* reply body, or what was pulled and not sent */
     const char *content_type;
     char allow[32];
+    bool tgi_errors;
+    struct buf headers;                   /* further ones: name, 0, value, 0 */
     int retry_after_s;
     bool is_pull, pull_done;
     struct http_pull pull;

@@ -33,8 +33,7 @@ static void job_describe(void *ctx, struct buf *out)
     buf_printf(out, " prompt_tokens=%d completion_tokens=%d cached_tokens=%d", s.n_prompt, s.n_completion, s.n_cached);
 }
 
-/* The request's model; false: the request was parked or refused, and the handler must return. */
-static bool enter(struct server *s, struct http_exchange *x, struct server_model **m)
+bool server_enter(struct server *s, struct http_exchange *x, struct server_model **m)
 {
     struct api_error e;
     enum server_enter how = server_models_enter(s->models, x, m, &e);
@@ -43,7 +42,7 @@ static bool enter(struct server *s, struct http_exchange *x, struct server_model
     return how == SERVER_ENTERED;
 }
 
-static void generate(struct server *s, struct http_exchange *x, enum api_endpoint endpoint)
+void server_generate(struct server *s, struct http_exchange *x, enum api_endpoint endpoint)
 {
     struct api_error e;
     struct server_model *m;
@@ -56,7 +55,7 @@ static void generate(struct server *s, struct http_exchange *x, enum api_endpoin
         http_reply_error(x, &e);
         return;
     }
-    if (!enter(s, x, &m))
+    if (!server_enter(s, x, &m))
         return;
     o.waited_us = http_age_us(x);
     o.timeout_us = http_timeout_us(x, 0);
@@ -79,9 +78,9 @@ static void generate(struct server *s, struct http_exchange *x, enum api_endpoin
     http_reply_error(x, &e);
 }
 
-static void on_completions(void *ctx, struct http_exchange *x) { generate(ctx, x, API_COMPLETIONS); }
-static void on_chat(void *ctx, struct http_exchange *x) { generate(ctx, x, API_CHAT); }
-static void on_responses(void *ctx, struct http_exchange *x) { generate(ctx, x, API_RESPONSES); }
+static void on_completions(void *ctx, struct http_exchange *x) { server_generate(ctx, x, API_COMPLETIONS); }
+static void on_chat(void *ctx, struct http_exchange *x) { server_generate(ctx, x, API_CHAT); }
+static void on_responses(void *ctx, struct http_exchange *x) { server_generate(ctx, x, API_RESPONSES); }
 
 /* ---- tokenizer, models ---- */
 
@@ -94,22 +93,6 @@ static void reply_json(struct http_exchange *x, bool ok, struct buf *body, const
     buf_free(body);
 }
 
-static void on_tokenize(void *ctx, struct http_exchange *x)
-{
-    struct server *s = ctx;
-    struct api_error e;
-    struct buf out;
-    size_t len;
-    const char *body = http_body(x, &len);
-    struct server_model *m;
-    if (!enter(s, x, &m))
-        return;
-    buf_init(&out, 0);
-    bool ok = api_tokenize(server_model_api(m), body, len, &out, &e);
-    server_model_leave(m);
-    reply_json(x, ok, &out, &e);
-}
-
 static void on_detokenize(void *ctx, struct http_exchange *x)
 {
     struct server *s = ctx;
@@ -118,7 +101,7 @@ static void on_detokenize(void *ctx, struct http_exchange *x)
     size_t len;
     const char *body = http_body(x, &len);
     struct server_model *m;
-    if (!enter(s, x, &m))
+    if (!server_enter(s, x, &m))
         return;
     buf_init(&out, 0);
     bool ok = api_detokenize(server_model_api(m), body, len, &out, &e);
@@ -250,7 +233,7 @@ static const struct http_route routes[] = {
     {"/v1/responses", HTTP_POST, HTTP_JSON | HTTP_WORK | HTTP_LIMITED, on_responses},
     {"/v1/models", HTTP_GET, 0, on_models},
     {"/v1/models/", HTTP_GET, HTTP_PREFIX, on_model},
-    {"/tokenize", HTTP_POST, HTTP_JSON | HTTP_WORK, on_tokenize},
+    {"/tokenize", HTTP_POST, HTTP_JSON | HTTP_WORK, server_tokenize},
     {"/detokenize", HTTP_POST, HTTP_JSON | HTTP_WORK, on_detokenize},
     {"/reset_prefix_cache", HTTP_POST, HTTP_WORK, on_reset_prefix_cache},
     {"/health", HTTP_GET, HTTP_OPEN, on_health},
@@ -258,7 +241,13 @@ static const struct http_route routes[] = {
     {"/version", HTTP_GET, 0, on_version},
     {"/load", HTTP_GET, 0, on_load},
     {"/metrics", HTTP_GET, 0, on_metrics},
+    {"/generate", HTTP_POST, HTTP_JSON | HTTP_WORK | HTTP_LIMITED | HTTP_TGI, server_tgi_generate},
+    {"/generate_stream", HTTP_POST, HTTP_JSON | HTTP_WORK | HTTP_LIMITED | HTTP_TGI, server_tgi_generate_stream},
+    {"/invocations", HTTP_POST, HTTP_JSON | HTTP_WORK | HTTP_LIMITED, server_invocations},
+    {"/chat_tokenize", HTTP_POST, HTTP_JSON | HTTP_WORK | HTTP_TGI, server_tgi_chat_tokenize},
+    {"/info", HTTP_GET, HTTP_TGI, server_tgi_info},
     {"/", HTTP_GET, HTTP_OPEN, server_web_file},
+    {"/", HTTP_POST, HTTP_JSON | HTTP_WORK | HTTP_LIMITED | HTTP_TGI, server_tgi_compat},
     {"/web/state", HTTP_GET, HTTP_PREFIX | HTTP_WORK | HTTP_QUIET, server_web_state},
     {"/web/", HTTP_GET, HTTP_PREFIX | HTTP_OPEN | HTTP_QUIET, server_web_file},
 };

@@ -6,7 +6,7 @@
 #include "server/models.h"
 #include "server/server.h"
 
-enum { SERVER_MAX_ROUTES = 32 };
+enum { SERVER_MAX_ROUTES = 64 };
 
 struct server {
     struct server_opts o;
@@ -15,7 +15,22 @@ struct server {
     struct http_route routes[SERVER_MAX_ROUTES];
     int64_t start_unix_s;
     atomic_bool draining;
+    atomic_ullong tgi_overloaded, tgi_invalid;   /* requests on TGI's routes that were refused */
 };
+
+/* The request's model; false: the request was parked or refused, and the handler must return. */
+bool server_enter(struct server *s, struct http_exchange *x, struct server_model **m);
+/* A completion or a chat completion. */
+void server_generate(struct server *s, struct http_exchange *x, enum api_endpoint endpoint);
+
+/* server_tgi.c */
+void server_tgi_generate(void *ctx, struct http_exchange *x);
+void server_tgi_generate_stream(void *ctx, struct http_exchange *x);
+void server_tgi_compat(void *ctx, struct http_exchange *x);
+void server_tgi_chat_tokenize(void *ctx, struct http_exchange *x);
+void server_tgi_info(void *ctx, struct http_exchange *x);
+void server_invocations(void *ctx, struct http_exchange *x);
+void server_tokenize(void *ctx, struct http_exchange *x);
 
 /* server_web.c: the page's files, and the numbers that it draws. */
 void server_web_file(void *ctx, struct http_exchange *x);
