@@ -140,9 +140,15 @@ static bool fill_server_opts(struct serve *s, struct server_opts *o, struct err 
     if (!o->api.use_generation_config && strcmp(s->generation_config, "none") != 0)
         return err_set(e, ERR_INVALID, "--generation-config: '%s' is neither auto nor none", s->generation_config);
     for (int i = 0; i < s->compat.n; i++) {
-        if (strcmp(s->compat.items[i], "vllm") != 0)
-            return err_set(e, ERR_INVALID, "--metrics-compat: '%s' is not vllm", s->compat.items[i]);
-        o->metrics_vllm = true;
+        const char *at = s->compat.items[i];   /* names, with commas between them */
+        for (size_t n = 0; *at; at += n + (at[n] == ',')) {
+            n = strcspn(at, ",");
+            bool vllm = n == 4 && memcmp(at, "vllm", 4) == 0, tgi = n == 3 && memcmp(at, "tgi", 3) == 0;
+            if (!vllm && !tgi)
+                return err_set(e, ERR_INVALID, "--metrics-compat: '%.*s' is neither vllm nor tgi", (int)n, at);
+            o->metrics_vllm |= vllm;
+            o->metrics_tgi |= tgi;
+        }
     }
     for (int i = 0; i < s->keys.n; i++)
         if (!s->keys.items[i][0])
@@ -370,7 +376,7 @@ int cmd_serve(int argc, char **argv)
         {"idle-timeout", 0, CLI_INT, &s.idle_timeout, "S", "seconds without progress after which a connection is closed", 1, 1 << 20},
         {"http-threads", 0, CLI_INT, &s.http_threads, "N", "threads for sockets, and as many (at least 2) for parsing", 1, 64},
         {"cors-origin", 0, CLI_LIST, &s.origins, "URL", "web pages of this origin may call; * for any", 0, 0},
-        {"metrics-compat", 0, CLI_LIST, &s.compat, "NAME", "vllm: export metrics under vLLM's names too", 0, 0},
+        {"metrics-compat", 0, CLI_LIST, &s.compat, "NAME", "vllm, tgi: export metrics under their names too", 0, 0},
         {"metrics-public", 0, CLI_FLAG, &s.metrics_public, NULL, "/metrics needs no key", 0, 0},
         {"enable-request-id-headers", 0, CLI_FLAG, &s.request_id_headers, NULL, "answer with X-Request-Id", 0, 0},
         {"enable-prompt-tokens-details", 0, CLI_FLAG, &s.prompt_tokens_details, NULL, "usage tells how many prompt tokens were cached", 0, 0},

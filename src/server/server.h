@@ -2,6 +2,7 @@
  *
  *   server_open -> requests are answered -> server_drain -> server_idle ... -> server_close -> engine_close
  *
+ * TGI's routes (INTERFACES 2.1): POST /generate, /generate_stream, /, /chat_tokenize, /invocations; GET /info.
  * Routes (INTERFACES 1.1): POST /v1/completions, /v1/chat/completions, /tokenize, /detokenize, /reset_prefix_cache;
  * GET /v1/models[/ID], /health, /ping, /version, /load, /metrics. */
 #ifndef QUIRE_SERVER_SERVER_H
@@ -20,7 +21,7 @@ struct server_opts {
     struct http_opts http;       /* routes, ctx and log are the server's own */
     bool metrics_public;         /* /metrics needs no key */
     int64_t stall_us;            /* a step that takes longer makes /health say 503; 0: none does */
-    bool metrics_vllm;           /* also export under vLLM's names */
+    bool metrics_vllm, metrics_tgi;   /* also export under their names */
 };
 /* 127.0.0.1:8000, 2 socket threads, 2 workers, 32 MiB bodies, 120 s idle, request ids on, generation_config used. */
 void server_opts_default(struct server_opts *o);

@@ -314,6 +314,40 @@ static void write_keys(struct page *p, const struct server *s)
     mem_free(r.names);
 }
 
+/* ---- TGI's names (INTERFACES 3.2) ---- */
+
+/* Its buckets are quire's; a step of the engine has prompts and generation in one and counts as decode. */
+static void write_tgi(struct page *p, const struct engine_metrics *m, const struct engine_info *info)
+{
+    double ended = (double)(m->success_stop + m->success_length), page_tokens = info ? info->block_tokens : 0;
+    one(p, "tgi_", "request_count", "counter", ended + (double)(m->success_abort + m->requests_error), "Requests that ended.");
+    one(p, "tgi_", "request_success", "counter", ended, "Requests that ended well.");
+    one(p, "tgi_", "queue_size", "gauge", m->num_requests_waiting, "Requests waiting for room.");
+    one(p, "tgi_", "batch_current_size", "gauge", m->num_requests_running, "Sequences being computed.");
+    one(p, "tgi_", "batch_current_max_tokens", "gauge", m->blocks_held * page_tokens, "Tokens that the pages of running sequences hold.");
+    one(p, "tgi_", "batch_max_total_tokens", "gauge", m->blocks_total * page_tokens, "Tokens that all pages hold.");
+    head(p, "tgi_", "batch_inference_count", "counter", "Steps of the engine.");
+    buf_printf(p->out, "tgi_batch_inference_count{%s,method=\"decode\"} %llu\n", p->labels, (unsigned long long)m->n_steps);
+    hist_as(p, "tgi_", "request_duration", &m->e2e, "From submission to the end, seconds.");
+    hist_as(p, "tgi_", "request_queue_duration", &m->queue_time, "From submission to the first step, seconds.");
+    hist_as(p, "tgi_", "request_inference_duration", &m->inference_time, "From the first step to the last token, seconds.");
+    hist_as(p, "tgi_", "request_mean_time_per_token_duration", &m->time_per_output_token, "Mean time between tokens of a request, seconds.");
+    hist_as(p, "tgi_", "request_input_length", &m->prompt_len, "Prompt tokens of a request.");
+    hist_as(p, "tgi_", "request_generated_tokens", &m->generation_len, "Generated tokens of a request.");
+    hist_as(p, "tgi_", "request_max_new_tokens", &m->params_max_tokens, "New tokens allowed.");
+}
+
+/* Of all models together: those refused on TGI's routes, and what failed in an engine. */
+static void write_tgi_failures(struct page *p, const struct server *s, uint64_t n_generation)
+{
+    const struct { const char *err; unsigned long long n; } rows[] = {
+        {"overloaded", atomic_load(&s->tgi_overloaded)}, {"validation", atomic_load(&s->tgi_invalid)}, {"generation", n_generation},
+    };
+    head(p, "tgi_", "request_failure", "counter", "Requests that failed, by why.");
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++)
+        buf_printf(p->out, "tgi_request_failure{err=\"%s\"} %llu\n", rows[i].err, rows[i].n);
+}
+
 /* ---- pages of several models ---- */
 
 static void write_models_info(struct page *p, const struct server_model_view *v)
@@ -325,7 +359,7 @@ static void write_models_info(struct page *p, const struct server_model_view *v)
     one(p, "quire:", "model_requests_parked", "gauge", v->n_parked, "Requests that wait for it to be loaded.");
 }
 
-struct pages { struct buf *texts; int n, cap; bool vllm, one; };
+struct pages { struct buf *texts; int n, cap; bool vllm, tgi, one; uint64_t n_errors; };
 
 static void write_page(void *ctx, const struct server_model_view *v)
 {
@@ -340,6 +374,9 @@ static void write_page(void *ctx, const struct server_model_view *v)
     buf_puts(&labels, "\",engine=\"0\"");
     p.labels = labels.failed ? "engine=\"0\"" : labels.data;
     write_engine(&p, &v->metrics);
+    if (all->tgi)
+        write_tgi(&p, &v->metrics, v->info);
+    all->n_errors += v->metrics.requests_error;
     if (!all->one)
         write_models_info(&p, v);
     if (v->info)
@@ -400,7 +437,7 @@ static void count(void *ctx, const struct server_model_view *v)
 void server_write_metrics(const struct server *s, struct buf *out)
 {
     struct page p = {.out = out, .vllm = s->o.metrics_vllm};
-    struct pages all = {.vllm = s->o.metrics_vllm, .one = server_models_is_one(s->models)};
+    struct pages all = {.vllm = s->o.metrics_vllm, .tgi = s->o.metrics_tgi, .one = server_models_is_one(s->models)};
     server_models_visit(s->models, count, &all.cap);
     all.texts = mem_try_zalloc((size_t)all.cap, sizeof *all.texts);
     if (!all.texts) {
@@ -414,6 +451,8 @@ void server_write_metrics(const struct server *s, struct buf *out)
     for (int i = 0; i < all.n; i++)
         buf_free(&all.texts[i]);
     mem_free(all.texts);
+    if (s->o.metrics_tgi)
+        write_tgi_failures(&p, s, all.n_errors);
     write_http(&p, s);
     write_keys(&p, s);
     write_process(&p, s);

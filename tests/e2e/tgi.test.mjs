@@ -1,0 +1,273 @@
+// TGI's API as its clients use it: the official @huggingface/inference package, and what its documentation shows.
+import assert from "node:assert/strict";
+import { after, before, test } from "node:test";
+import { HfInference } from "@huggingface/inference";
+import { serve, until } from "./serve.mjs";
+
+let server;
+before(async () => { server = await serve(null, "--metrics-compat", "vllm,tgi", "--max-best-of", "3", "--max-stop-sequences", "4"); });
+after(() => server.close());
+
+const story = "Once upon a time";
+const post = async (path, body, headers) => {
+  const r = await server.post(path, body, headers);
+  return { status: r.status, headers: r.headers, body: await r.json() };
+};
+const generate = async (parameters, inputs = story) => {
+  const r = await post("/generate", { inputs, parameters });
+  assert.equal(r.status, 200, JSON.stringify(r.body));
+  return r.body;
+};
+const said = (d) => d.tokens.map((t) => (t.special ? "" : t.text)).join("");
+const events = async (path, body) => {
+  const r = await server.post(path, body);
+  assert.match(r.headers.get("content-type"), /^text\/event-stream/);
+  const text = await r.text();
+  assert.ok(text.endsWith("\n\n"));
+  return text.trimEnd().split("\n\n").map((e) => {
+    assert.ok(e.startsWith("data:{"), e);
+    return JSON.parse(e.slice(5));
+  });
+};
+
+test("generate", async () => {
+  const r = await post("/generate", { inputs: story, parameters: { max_new_tokens: 12 } });
+  assert.equal(r.status, 200);
+  assert.deepEqual(Object.keys(r.body), ["generated_text"]);
+  for (const h of ["x-compute-type", "x-compute-time", "x-compute-characters", "x-total-time", "x-validation-time", "x-queue-time", "x-inference-time",
+    "x-time-per-token", "x-prompt-tokens", "x-generated-tokens"]) assert.ok(r.headers.get(h) !== null, h);
+  assert.equal(r.headers.get("x-generated-tokens"), "12");
+  assert.equal(r.headers.get("x-compute-characters"), String(story.length));
+  const same = await (await server.post("/v1/completions", { prompt: story, max_tokens: 12, temperature: 0 })).json();
+  assert.equal(r.body.generated_text, same.choices[0].text);
+});
+
+test("the official client of TGI's time: textGeneration, textGenerationStream", async () => {
+  const hf = new HfInference().endpoint(server.url);
+  const parameters = { max_new_tokens: 8, do_sample: false };
+  const r = await hf.textGeneration({ inputs: story, parameters });
+  assert.ok(r.generated_text.startsWith(story) && r.generated_text.length > story.length + 10);
+  let text = "", last;
+  for await (const e of hf.textGenerationStream({ inputs: story, parameters: { ...parameters, details: true } })) {
+    text += e.token.text;
+    last = e;
+  }
+  assert.equal(last.details.finish_reason, "length");
+  assert.ok(r.generated_text.endsWith(text) && last.generated_text.endsWith(text));
+  await assert.rejects(hf.textGeneration({ inputs: "", parameters }), /cannot be empty|422|validation/i);
+});
+
+test("details, prefill, top tokens", async () => {
+  const { generated_text, details: d } = await generate({ max_new_tokens: 8, details: true, decoder_input_details: true, top_n_tokens: 3 });
+  assert.equal(d.finish_reason, "length");
+  assert.equal(d.generated_tokens, 8);
+  assert.equal(d.seed, null);
+  assert.equal(d.tokens.map((t) => t.text).join(""), generated_text);
+  assert.equal(d.prefill[0].logprob, null);
+  assert.ok(d.prefill.slice(1).every((t) => t.logprob <= 0 && typeof t.text === "string"));
+  assert.equal(d.top_tokens.length, 8);
+  for (const [i, top] of d.top_tokens.entries()) {
+    assert.ok(top.length >= 3 && top.every((t, k) => k === 0 || t.logprob <= top[k - 1].logprob));
+    assert.equal(top[0].id, d.tokens[i].id);   // greedy
+    assert.equal(top[0].logprob, d.tokens[i].logprob);
+  }
+  assert.deepEqual(Object.keys(d.tokens[0]), ["id", "text", "logprob", "special"]);
+});
+
+test("logprobs are those of what was drawn from", async () => {
+  const { details } = await generate({ max_new_tokens: 6, details: true, do_sample: true, top_k: 1, seed: 3 });
+  assert.ok(details.tokens.every((t) => Math.abs(t.logprob) < 1e-6), JSON.stringify(details.tokens));   // one token left: certain
+});
+
+test("the end: a stop sequence stays in the text, an end token is special", async () => {
+  const s = await generate({ max_new_tokens: 60, stop: ["."], details: true });
+  assert.equal(s.details.finish_reason, "stop_sequence");
+  assert.ok(s.generated_text.endsWith("."));
+  const chat = await post("/chat_tokenize", { messages: [{ role: "user", content: "What is quire?" }] });
+  const e = await post("/generate", { inputs: chat.body.templated_text, parameters: { max_new_tokens: 200, details: true } });
+  assert.equal(e.body.details.finish_reason, "eos_token");
+  const last = e.body.details.tokens.at(-1);
+  assert.ok(last.special && last.text.length > 0 && !e.body.generated_text.includes(last.text));
+});
+
+test("generate_stream equals generate", async () => {
+  const parameters = { max_new_tokens: 10, details: true, do_sample: true, seed: 7, temperature: 0.8, top_p: 0.95, typical_p: 0.97, repetition_penalty: 1.1, frequency_penalty: 0.1 };
+  const whole = await generate(parameters);
+  const list = await events("/generate_stream", { inputs: story, parameters });
+  assert.deepEqual(list.map((e) => e.index), list.map((_, i) => i + 1));
+  assert.equal(list.map((e) => e.token.text).join(""), whole.generated_text);
+  assert.deepEqual(list.map((e) => e.token.id), whole.details.tokens.map((t) => t.id));
+  const last = list.pop();
+  assert.equal(last.generated_text, whole.generated_text);
+  assert.deepEqual(last.details, { finish_reason: "length", generated_tokens: 10, seed: 7, input_length: 5 });
+  assert.ok(list.every((e) => e.generated_text === null && e.details === null && !("top_tokens" in e)));
+  assert.ok((await events("/generate_stream", { inputs: story, parameters: { max_new_tokens: 2, top_n_tokens: 2 } }))[0].top_tokens.length >= 2);
+});
+
+test("characters of several tokens come whole", async () => {
+  const list = await events("/generate_stream", { inputs: "é", parameters: { max_new_tokens: 20, do_sample: true, temperature: 3, seed: 2 } });
+  assert.equal(list.map((e) => (e.token.special ? "" : e.token.text)).join(""), list.at(-1).generated_text);
+});
+
+test("/ answers in an array with the prompt, or streams", async () => {
+  const r = await post("/", { inputs: story, parameters: { max_new_tokens: 3 } });
+  assert.ok(Array.isArray(r.body) && r.body[0].generated_text.startsWith(story));
+  const bare = await post("/", { inputs: story, parameters: { max_new_tokens: 3, return_full_text: false } });
+  assert.equal(story + bare.body[0].generated_text, r.body[0].generated_text);
+  assert.equal((await events("/", { inputs: story, stream: true, parameters: { max_new_tokens: 3 } })).length, 3);
+  const page = await fetch(server.url + "/");
+  assert.equal(page.status, 200);
+  assert.match(page.headers.get("content-type"), /^text\/html/);
+  const wrong = await fetch(server.url + "/", { method: "DELETE" });
+  assert.equal(wrong.status, 405);
+  assert.equal(wrong.headers.get("allow"), "GET, HEAD, POST, OPTIONS");
+});
+
+test("best_of returns the likeliest and the others", async () => {
+  const { generated_text, details: d } = await generate({ max_new_tokens: 8, best_of: 3, do_sample: true, temperature: 1.5, details: true });
+  assert.equal(d.best_of_sequences.length, 2);
+  const mean = (s) => s.tokens.reduce((a, t) => a + t.logprob, 0) / s.tokens.length;
+  for (const other of d.best_of_sequences) {
+    assert.ok(mean(other) <= mean(d));
+    assert.equal(said(other), other.generated_text);
+    assert.equal(other.generated_tokens, other.tokens.length);
+  }
+  assert.equal(said(d), generated_text);
+});
+
+test("a seed is told and repeats", async () => {
+  const first = await generate({ max_new_tokens: 12, do_sample: true, temperature: 1.5, details: true });
+  assert.ok(Number.isInteger(first.details.seed) || first.details.seed > 2 ** 53);
+  const raw = await (await server.post("/generate", { inputs: story, parameters: { max_new_tokens: 12, do_sample: true, temperature: 1.5, details: true, seed: 1234567 } })).text();
+  assert.match(raw, /"seed":1234567,/);
+  assert.equal(raw, await (await server.post("/generate", { inputs: story, parameters: { max_new_tokens: 12, do_sample: true, temperature: 1.5, details: true, seed: 1234567 } })).text());
+});
+
+test("truncate keeps the last tokens; return_full_text gives all of inputs", async () => {
+  const whole = "The cat sat. " + story;
+  const cut = await generate({ max_new_tokens: 5, truncate: 4, return_full_text: true, decoder_input_details: true }, whole);
+  assert.equal(cut.details.prefill.length, 4);
+  assert.ok(whole.endsWith(cut.details.prefill.map((t) => t.text).join("")));
+  assert.ok(cut.generated_text.startsWith(whole));
+});
+
+test("grammars", async () => {
+  assert.match((await generate({ max_new_tokens: 20, grammar: { type: "regex", value: "[0-9]{3}-[a-f]{2}" }, do_sample: true, seed: 1 })).generated_text, /^\d{3}-[a-f]{2}$/);
+  const schema = { type: "object", properties: { age: { type: "integer", minimum: 0, maximum: 99 } }, required: ["age"], additionalProperties: false };
+  for (const grammar of [{ type: "json", value: schema }, { type: "json_object", value: schema }, { type: "json_schema", value: { name: "x", schema } }]) {
+    const { age } = JSON.parse((await generate({ max_new_tokens: 100, grammar })).generated_text);
+    assert.ok(Number.isInteger(age));
+  }
+});
+
+test("a watermark is a parameter", async () => {
+  const at = { max_new_tokens: 100, do_sample: true, temperature: 1.5, seed: 3 };
+  const [plain, marked] = await Promise.all([generate(at), generate({ ...at, watermark: true })]);
+  assert.notEqual(plain.generated_text, marked.generated_text);
+});
+
+test("without parameters it samples", async () => {
+  const r = await post("/generate", { inputs: "The quick brown fox", parameters: null });
+  assert.equal(r.status, 200);
+});
+
+test("validation: every parameter, TGI's words and status", async () => {
+  const cases = [
+    [{ best_of: 4, do_sample: true }, "`best_of` must be > 0 and <= 3. Given: 4"],
+    [{ best_of: 2 }, "you must use sampling when `best_of` is > 1"],
+    [{ best_of: 2, do_sample: true, seed: 1 }, "`seed` must not be set when `best_of` > 1"],
+    [{ temperature: 0 }, "`temperature` must be strictly positive"],
+    [{ repetition_penalty: 0 }, "`repetition_penalty` must be strictly positive"],
+    [{ frequency_penalty: 2.5 }, "`frequency_penalty` must be >= -2.0 and <= 2.0"],
+    [{ top_k: 0 }, "`top_k` must be strictly positive"],
+    [{ top_p: 0 }, "`top_p` must be > 0.0"],
+    [{ top_p: 1.01 }, "`top_p` must be > 0.0"],
+    [{ typical_p: -1 }, "`typical_p` must be > 0.0"],
+    [{ max_new_tokens: 0 }, "`max_new_tokens` must be strictly positive"],
+    [{ max_new_tokens: 5000 }, "`inputs` tokens + `max_new_tokens` must be <= 1024. Given: 5 `inputs` tokens and 5000 `max_new_tokens`"],
+    [{ truncate: 0 }, "`truncate` must be strictly positive and less than 1023. Given: 0"],
+    [{ top_n_tokens: 21 }, "`top_n_tokens` must be >= 0 and <= 20. Given: 21"],
+    [{ stop: ["1", "2", "3", "4", "5"] }, "`stop` supports up to 4 stop sequences. Given: 5"],
+    [{ stop: "x" }, "stop"],
+    [{ stop: [""] }, "stop"],
+    [{ seed: "x" }, "seed"],
+    [{ adapter_id: "lora" }, "`adapter_id`"],
+    [{ grammar: { type: "regex", value: "(" } }, "grammar is not valid"],
+    [{ grammar: { type: "xml", value: "(" } }, "grammar is not valid"],
+    [{ do_sample: "yes" }, "do_sample"],
+  ];
+  for (const [parameters, message] of cases) {
+    const r = await post("/generate", { inputs: story, parameters });
+    assert.equal(r.status, 422, JSON.stringify([parameters, r.body]));
+    assert.equal(r.body.error_type, "validation");
+    assert.ok(r.body.error.startsWith("Input validation error: ") && r.body.error.includes(message), JSON.stringify([parameters, r.body]));
+  }
+  for (const [path, body, message] of [
+    ["/generate", { inputs: "" }, "`inputs` cannot be empty"],
+    ["/generate", { inputs: 3 }, "`inputs` must be a string"],
+    ["/generate", {}, "missing field `inputs`"],
+    ["/generate", "{", "Input validation error"],
+    ["/generate", { inputs: "word ".repeat(1100) }, "`inputs` must have less than 1023 tokens. Given: "],
+    ["/generate_stream", { inputs: story, parameters: { best_of: 2, do_sample: true } }, "`best_of` != 1 is not supported when streaming tokens"],
+    ["/generate_stream", { inputs: story, parameters: { decoder_input_details: true } }, "`decoder_input_details` == true is not supported when streaming tokens"],
+    ["/", { inputs: story, stream: 1 }, "`stream`"],
+  ]) {
+    const r = await post(path, body);
+    assert.equal(r.status, 422, JSON.stringify([body, r.body]));
+    assert.ok(r.body.error.includes(message), JSON.stringify(r.body));
+  }
+});
+
+test("tokenize, chat_tokenize, info, health", async () => {
+  const text = "Héllo wörld, once";
+  const { body } = await post("/tokenize", { inputs: text });
+  const chars = [...text];
+  assert.ok(body.every((t) => t.text === chars.slice(t.start, t.stop).join("")), JSON.stringify(body));
+  assert.equal(Math.max(...body.map((t) => t.stop)), chars.length);
+  const ids = (await post("/tokenize", { prompt: text })).body.tokens;
+  assert.deepEqual(body.map((t) => t.id), ids);
+  const chat = (await post("/chat_tokenize", { messages: [{ role: "user", content: "hi" }] })).body;
+  assert.ok(chat.templated_text.includes("hi") && chat.tokenize_response.length > 2);
+  const bad = await post("/chat_tokenize", { messages: [] });
+  assert.equal(bad.status, 422);
+  assert.equal(bad.body.error_type, "template_error");
+  const info = await (await fetch(server.url + "/info")).json();
+  assert.equal(info.max_total_tokens, 1024);
+  assert.equal(info.max_input_tokens, 1023);
+  assert.equal(info.max_best_of, 3);
+  assert.equal(info.max_stop_sequences, 4);
+  for (const k of ["model_id", "model_sha", "model_pipeline_tag", "max_concurrent_requests", "validation_workers", "max_client_batch_size", "router", "version", "sha", "docker_label"]) assert.ok(k in info, k);
+  assert.equal((await fetch(server.url + "/health")).status, 200);
+});
+
+test("invocations goes by the body", async () => {
+  assert.ok(Array.isArray((await post("/invocations", { inputs: story, parameters: { max_new_tokens: 2 } })).body));
+  assert.equal((await post("/invocations", { prompt: story, max_tokens: 2 })).body.object, "text_completion");
+  assert.equal((await post("/invocations", { messages: [{ role: "user", content: "hi" }], max_tokens: 2 })).body.object, "chat.completion");
+  assert.equal((await post("/invocations", { inputs: "" })).body.error_type, "validation");
+  assert.ok((await post("/invocations", {})).body.error.message);
+});
+
+test("overload is 429 in TGI's words; a gone client frees everything", async (t) => {
+  const small = await serve(t, "--max-concurrent-requests", "1");
+  const stop = new AbortController();
+  const first = await fetch(small.url + "/generate_stream", { method: "POST", signal: stop.signal, headers: { "Content-Type": "application/json" },
+    body: JSON.stringify({ inputs: story, parameters: { max_new_tokens: 1000, do_sample: true, temperature: 2 } }) });
+  await first.body.getReader().read();
+  const r = await small.post("/generate", { inputs: "a" });
+  if (r.status === 429) {
+    assert.deepEqual(await r.json(), { error: "Model is overloaded", error_type: "overloaded" });
+    assert.ok(r.headers.get("retry-after"));
+  } else assert.equal(r.status, 200);   // the first one was over already
+  stop.abort();
+  await until(async () => (await small.metric("kv_blocks_held")) === 0, "all pages free");
+});
+
+test("metrics under TGI's names", async () => {
+  const text = await (await fetch(server.url + "/metrics")).text();
+  for (const name of ["tgi_request_count", "tgi_request_success", "tgi_request_failure", "tgi_request_duration_bucket", "tgi_request_queue_duration_sum",
+    "tgi_request_inference_duration_count", "tgi_request_mean_time_per_token_duration_bucket", "tgi_request_input_length_bucket", "tgi_request_generated_tokens_sum",
+    "tgi_request_max_new_tokens_count", "tgi_batch_current_size", "tgi_queue_size", "tgi_batch_max_total_tokens", "tgi_batch_inference_count"])
+    assert.ok(text.includes(`\n${name}{`), name);
+  assert.ok(Number(text.match(/\ntgi_request_failure\{err="validation"\} (\d+)/)[1]) > 20);
+});
