@@ -174,12 +174,12 @@ static void name_things(struct engine *eng, const struct fwd_opts *f)
     info->priority_scheduling = eng->opts.priority_scheduling;
 }
 
-/* A folder without tokenizer.json still serves token ids; a broken tokenizer is an error. */
+/* A folder without a tokenizer still serves token ids; a broken tokenizer is an error. */
 static bool open_tokenizer(struct engine *eng, struct err *e)
 {
     const struct file_set *files = model_files(eng->model);
-    if (!file_set_has(files, "tokenizer.json")) {
-        log_warn(eng->opts.log, "engine", "no tokenizer.json: only token ids are accepted");
+    if (!tok_has(files)) {
+        log_warn(eng->opts.log, "engine", "no tokenizer: only token ids are accepted");
         return true;
     }
     return tok_open(&eng->tok, files, e);

@@ -1,8 +1,7 @@
 /* A GGUF vocabulary as the tokenizer.json and tokenizer_config.json that it was made from.
  *
  * "gpt2": byte-level BPE with its merges; how text is cut beforehand has only a name (tokenizer.ggml.pre).
- * "llama": SentencePiece BPE.  Its merges are not stored: every way to put a piece together from two others is one, the best
- * score first, which is what SentencePiece does with scores. */
+ * "llama": SentencePiece BPE.  Its merges are not stored; they follow from the scores. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,7 +11,7 @@
 #include "model/gguf_int.h"
 
 enum { TYPE_NORMAL = 1, TYPE_UNKNOWN, TYPE_CONTROL, TYPE_USER, TYPE_UNUSED, TYPE_BYTE };
-enum { MAX_TOKENS = 1 << 22, MAX_PIECE = 512 };
+enum { MAX_TOKENS = 1 << 22 };
 
 struct piece { const char *s; size_t len; };
 
@@ -21,7 +20,6 @@ struct vocab {
     struct piece *pieces;
     uint8_t *types;
     size_t n;
-    struct hash_map *ids;          /* text -> id, the last of equal ones */
     int64_t bos, eos, unk, pad;    /* -1: none */
     bool add_bos, add_eos, space_prefix;
     const char *model, *pre, *arch;
@@ -60,15 +58,11 @@ static bool read_pieces(struct vocab *v)
     v->n = (size_t)kv->n;
     v->pieces = mem_try_alloc(v->n, sizeof *v->pieces);
     v->types = mem_try_alloc(v->n, 1);
-    v->ids = hash_map_open(v->n, HASH_MAP_BORROW_KEYS);
-    if (!v->pieces || !v->types || !v->ids)
+    if (!v->pieces || !v->types)
         return no_memory(v);
     const unsigned char *at = kv->data;
-    for (size_t i = 0; i < v->n; i++) {
+    for (size_t i = 0; i < v->n; i++)
         gguf_next_string(&at, &v->pieces[i].s, &v->pieces[i].len);
-        if (!hash_map_put(v->ids, v->pieces[i].s, v->pieces[i].len, (int64_t)i))
-            return no_memory(v);
-    }
     return read_types(v);
 }
 
@@ -304,85 +298,28 @@ static bool write_gpt2(struct buf *b, const struct vocab *v)
 
 /* ---- SentencePiece BPE ---- */
 
-struct merge { float score; int32_t whole, left, right; };
-struct merges { struct merge *items; size_t n, cap; };
-
-static int by_score(const void *a, const void *b)
-{
-    const struct merge *x = a, *y = b;
-    if (x->score != y->score)
-        return x->score > y->score ? -1 : 1;
-    if (x->whole != y->whole)
-        return x->whole < y->whole ? -1 : 1;
-    if (x->left != y->left)
-        return x->left < y->left ? -1 : 1;
-    return x->right < y->right ? -1 : x->right > y->right;
-}
-
-static bool can_merge(const struct vocab *v, int64_t id)
-{
-    return v->types[id] != TYPE_CONTROL && v->types[id] != TYPE_UNKNOWN && v->types[id] != TYPE_BYTE;
-}
-
-static bool find_piece(const struct vocab *v, const char *s, size_t len, int64_t *id)
-{
-    return hash_map_get(v->ids, s, len, id) && can_merge(v, *id);
-}
-
-static bool splits_of(const struct vocab *v, struct merges *m, int64_t whole, float score)
-{
-    const struct piece *p = &v->pieces[whole];
-    for (size_t i = 1; i < p->len && p->len <= MAX_PIECE; i++) {
-        int64_t left, right;
-        if (((unsigned char)p->s[i] & 0xc0) == 0x80 || !find_piece(v, p->s, i, &left) || !find_piece(v, p->s + i, p->len - i, &right))
-            continue;
-        if (m->n == m->cap) {
-            size_t cap = m->cap ? 2 * m->cap : 1024;
-            struct merge *items = mem_try_realloc(m->items, cap, sizeof *items);
-            if (!items)
-                return no_memory(v);
-            m->items = items;
-            m->cap = cap;
-        }
-        m->items[m->n++] = (struct merge){ score, (int32_t)whole, (int32_t)left, (int32_t)right };
-    }
-    return true;
-}
-
-static bool find_merges(const struct vocab *v, struct merges *m)
+/* A number a token, and the tokens that no merge makes: the tokenizer finds the merges. */
+static bool write_scores(struct buf *b, const struct vocab *v)
 {
     const struct gguf_kv *kv = gguf_find(v->g, "tokenizer.ggml.scores");
     double score = 0;
+    bool first = true;
     if (kv && (!kv->is_array || kv->n != v->n))
         return err_set(v->e, ERR_FORMAT, "%s: tokenizer.ggml.scores must be %zu numbers, one a token", v->g->file, v->n);
+    buf_puts(b, "\"scores\":[");
     for (size_t i = 0; i < v->n; i++) {
-        int64_t id;
         if (kv && !gguf_number_at(kv, i, &score))
             return err_set(v->e, ERR_FORMAT, "%s: tokenizer.ggml.scores must be %zu numbers, one a token", v->g->file, v->n);
-        bool last = hash_map_get(v->ids, v->pieces[i].s, v->pieces[i].len, &id) && id == (int64_t)i;
-        if (last && can_merge(v, id) && !splits_of(v, m, id, isnan(score) ? 0.0f : (float)score))
-            return false;
+        buf_printf(b, "%s%.9g", i ? "," : "", isfinite(score) ? score : 0.0);
     }
-    if (m->n)
-        qsort(m->items, m->n, sizeof *m->items, by_score);
-    return true;
-}
-
-static bool write_merges_found(struct buf *b, const struct vocab *v)
-{
-    struct merges m = { 0 };
-    bool ok = find_merges(v, &m);
-    buf_puts(b, "\"merges\":[");
-    for (size_t i = 0; ok && i < m.n; i++) {
-        buf_puts(b, i ? ",[" : "[");
-        write_piece(b, v, m.items[i].left);
-        buf_putc(b, ',');
-        write_piece(b, v, m.items[i].right);
-        buf_putc(b, ']');
-    }
+    buf_puts(b, "],\"unmergeable\":[");
+    for (size_t i = 0; i < v->n; i++)
+        if (v->types[i] == TYPE_CONTROL || v->types[i] == TYPE_UNKNOWN || v->types[i] == TYPE_BYTE) {
+            buf_printf(b, first ? "%zu" : ",%zu", i);
+            first = false;
+        }
     buf_putc(b, ']');
-    mem_free(m.items);
-    return ok;
+    return true;
 }
 
 static bool write_llama(struct buf *b, const struct vocab *v)
@@ -406,7 +343,7 @@ static bool write_llama(struct buf *b, const struct vocab *v)
     buf_puts(b, ",\"fuse_unk\":true,\"byte_fallback\":true,\"ignore_merges\":false,");
     write_vocab(b, v);
     buf_putc(b, ',');
-    if (!write_merges_found(b, v))
+    if (!write_scores(b, v))
         return false;
     buf_puts(b, "}}");
     return true;
@@ -483,6 +420,5 @@ bool gguf_tokenizer(struct gguf_files *f, struct buf *tokenizer, struct buf *con
     bool ok = read_pieces(&v) && read_special(&v) && (bpe ? write_gpt2(tokenizer, &v) : write_llama(tokenizer, &v)) && write_config(config, &v);
     mem_free(v.pieces);
     mem_free(v.types);
-    hash_map_close(&v.ids);
     return ok;
 }

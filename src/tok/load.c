@@ -9,7 +9,7 @@ enum { KEY_MAX = 64 };
 
 /* Where the parts of the file lie. */
 struct layout {
-    struct tok_span vocab, merges, added, normalizer, pre_tokenizer, post_processor, decoder;
+    struct tok_span vocab, merges, scores, unmergeable, added, normalizer, pre_tokenizer, post_processor, decoder;
     struct buf fields;           /* the model's small fields, as an object of their own */
 };
 
@@ -79,6 +79,10 @@ static bool read_model(struct tok_js *j, struct layout *l, struct err *e)
             l->vocab = v;
         else if (strcmp(key, "merges") == 0)
             l->merges = v;
+        else if (strcmp(key, "scores") == 0)         /* ours: what other files have instead of merges (scores.c) */
+            l->scores = v;
+        else if (strcmp(key, "unmergeable") == 0)
+            l->unmergeable = v;
         else if (!strpbrk(key, "\"\\"))
             buf_printf(&l->fields, "%s\"%s\":%.*s", l->fields.len ? "," : "{", key, (int)(v.len < 100000 ? v.len : 0), v.p);
     }
@@ -233,9 +237,16 @@ static bool load_all(struct tok *t, const struct layout *l, struct err *e)
         !load_part(t, &l->decoder, "decoder", tok_dec_load, e))
         return false;
     if (t->model.kind == TOK_MODEL_BPE) {
-        if (!l->merges.p)
+        struct buf found = {0};
+        struct tok_span merges = l->merges;
+        if (!merges.p && !l->scores.p)
             return err_set(e, ERR_FORMAT, "tokenizer.json: model.merges is missing");
-        if (!tok_bpe_load(t, &l->merges, e))
+        bool ok = merges.p || tok_scores_merges(&t->model.vocab, &l->scores, &l->unmergeable, &found, e);
+        if (!merges.p)
+            merges = (struct tok_span){found.data, found.len};
+        ok = ok && tok_bpe_load(t, &merges, e);
+        buf_free(&found);
+        if (!ok)
             return false;
     }
     t->n_ids = t->model.vocab.n_ids > t->added.n_ids ? t->model.vocab.n_ids : t->added.n_ids;

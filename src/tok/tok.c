@@ -90,13 +90,29 @@ bool tok_open_json(struct tok **out, const char *text, size_t len, struct err *e
     return true;
 }
 
+bool tok_has(const struct file_set *fs) { return file_set_has(fs, "tokenizer.json") || tok_slow_has(fs); }
+
+static bool open_slow(struct tok **out, const struct file_set *fs, struct err *e)
+{
+    struct buf text = {0};
+    if (!tok_slow_has(fs))
+        return err_set(e, ERR_NOT_FOUND, "tokenizer.json is missing%s%s, and so are tokenizer.model, *.tiktoken, and vocab.json with merges.txt",
+                       fs->dir ? " in " : "", fs->dir ? fs->dir : "");
+    bool ok = tok_slow_read(fs, &text, e) && tok_open_json(out, text.data, text.len, e);
+    buf_free(&text);
+    if (ok && !tok_roles_load(*out, fs, e)) {
+        tok_close(out);
+        return false;
+    }
+    return ok;
+}
+
 bool tok_open(struct tok **out, const struct file_set *fs, struct err *e)
 {
     struct file_view v = {0};
     *out = NULL;
     if (!file_set_has(fs, "tokenizer.json"))
-        return err_set(e, ERR_NOT_FOUND, "tokenizer.json is missing%s%s; quire needs the fast tokenizer's file",
-                       fs->dir ? " in " : "", fs->dir ? fs->dir : "");
+        return open_slow(out, fs, e);
     if (!file_set_open(fs, "tokenizer.json", &v, e))
         return false;
     bool ok = v.size <= MAX_FILE_BYTES || err_set(e, ERR_TOO_LARGE, "tokenizer.json has %zu bytes, at most %zu are read", v.size, MAX_FILE_BYTES);

@@ -30,8 +30,9 @@ struct tok_ids {
 void tok_ids_free(struct tok_ids *v);
 bool tok_ids_push(struct tok_ids *v, int32_t id);  /* false: no memory */
 
-/* Opens from a model folder (or linked-in set): needs tokenizer.json; reads tokenizer_config.json,
- * special_tokens_map.json and generation_config.json/config.json for special token ids if there. */
+/* Opens from a model folder (or linked-in set): tokenizer.json, or else a SentencePiece or tiktoken file or vocab.json with merges.txt; reads
+ * tokenizer_config.json, special_tokens_map.json and generation_config.json/config.json for special token ids if there. */
+bool tok_has(const struct file_set *fs);    /* whether there is anything to open */
 bool tok_open(struct tok **out, const struct file_set *fs, struct err *e);
 /* From the text of a tokenizer.json alone. */
 bool tok_open_json(struct tok **out, const char *text, size_t len, struct err *e);

@@ -357,4 +357,35 @@ bool tok_load_char(const json_t *j, const char *key, const char *dflt, char out[
 bool tok_load_pattern(struct tok *t, const json_t *j, struct tok_re *re, struct err *e);
 bool tok_nomem(struct err *e);
 
+/* ---- slow.c, spm.c, tiktoken.c, scores.c: vocabularies in other files, written as a tokenizer.json */
+
+struct tok_slow {
+    json_t *config;              /* tokenizer_config.json or NULL */
+    json_t *given;               /* ids that it or added_tokens.json names */
+    struct buf added, model;     /* JSON: elements of added_tokens; the model */
+    int64_t n_added;
+    const char *bos, *eos;       /* what a prompt gets; NULL: nothing */
+    int64_t bos_id, eos_id;
+};
+bool tok_slow_has(const struct file_set *fs);
+bool tok_slow_read(const struct file_set *fs, struct buf *out, struct err *e);
+void tok_slow_add(struct tok_slow *s, int64_t id, const char *text, size_t len, bool special);
+void tok_slow_finish(struct tok_slow *s, const char *normalizer, const char *pre_tokenizer, const char *decoder, struct buf *out);
+bool tok_spm_read(struct tok_slow *s, const unsigned char *data, size_t len, struct buf *out, struct err *e);
+bool tok_tiktoken_is(const unsigned char *data, size_t len);
+bool tok_tiktoken_read(struct tok_slow *s, const unsigned char *data, size_t len, struct buf *out, struct err *e);
+/* "merges" for a vocabulary with "scores", ids in "unmergeable" left out. */
+bool tok_scores_merges(const struct tok_vocab *v, const struct tok_span *scores, const struct tok_span *unmergeable, struct buf *out, struct err *e);
+
+/* How text is cut before byte-level BPE, as JSON. */
+#define TOK_BYTES(space, regex) "{\"type\":\"ByteLevel\",\"add_prefix_space\":" space ",\"trim_offsets\":true,\"use_regex\":" regex "}"
+#define TOK_SPLIT(regex) "{\"type\":\"Split\",\"pattern\":{\"Regex\":\"" regex "\"},\"behavior\":\"Isolated\",\"invert\":false}"
+#define TOK_CL100K(digits) "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\\\r\\\\n\\\\p{L}\\\\p{N}]?\\\\p{L}+|" digits \
+    "| ?[^\\\\s\\\\p{L}\\\\p{N}]+[\\\\r\\\\n]*|\\\\s*[\\\\r\\\\n]+|\\\\s+(?!\\\\S)|\\\\s+"
+#define TOK_SPLIT_QWEN TOK_SPLIT(TOK_CL100K("\\\\p{N}"))
+#define TOK_SPLIT_LLAMA3 TOK_SPLIT(TOK_CL100K("\\\\p{N}{1,3}"))
+#define TOK_SPLIT_O200K TOK_SPLIT("[^\\\\r\\\\n\\\\p{L}\\\\p{N}]?[\\\\p{Lu}\\\\p{Lt}\\\\p{Lm}\\\\p{Lo}\\\\p{M}]*[\\\\p{Ll}\\\\p{Lm}\\\\p{Lo}\\\\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?" \
+    "|[^\\\\r\\\\n\\\\p{L}\\\\p{N}]?[\\\\p{Lu}\\\\p{Lt}\\\\p{Lm}\\\\p{Lo}\\\\p{M}]+[\\\\p{Ll}\\\\p{Lm}\\\\p{Lo}\\\\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|\\\\p{N}{1,3}" \
+    "| ?[^\\\\s\\\\p{L}\\\\p{N}]+[\\\\r\\\\n/]*|\\\\s*[\\\\r\\\\n]+|\\\\s+(?!\\\\S)|\\\\s+")
+
 #endif
