@@ -20,6 +20,7 @@ struct serve {
     int32_t cert_reqs, max_per_ip, body_timeout;
     struct api_limits limits;
     struct cli_watermark_flags watermark;
+    const char *pooling;
     double model_idle_timeout;
     struct cli_list keys, names, origins, compat, models;
     struct cli_models several;
@@ -164,6 +165,9 @@ static bool fill_server_opts(struct serve *s, struct server_opts *o, struct err 
     o->api.reasoning_parser = s->reasoning_parser;
     o->api.no_auto_tools = !s->auto_tools;
     o->api.limits = s->limits;
+    o->api.pooling = strcmp(s->pooling, "mean") == 0 ? ENGINE_POOL_MEAN : strcmp(s->pooling, "cls") == 0 ? ENGINE_POOL_FIRST : ENGINE_POOL_LAST;
+    if (o->api.pooling == ENGINE_POOL_LAST && strcmp(s->pooling, "last") != 0)
+        return err_set(e, ERR_INVALID, "--pooling: '%s' is not last, mean or cls", s->pooling);
     if (!cli_watermark(&s->watermark, &o->api.watermark, e))
         return false;
     o->models.idle_us = (int64_t)(s->model_idle_timeout * 1e6);
@@ -336,6 +340,7 @@ int cmd_serve(int argc, char **argv)
     struct cli_opt engine_table[CLI_ENGINE_OPTS];
     cli_engine_flags_default(&s.flags);
     cli_watermark_flags_default(&s.watermark);
+    s.pooling = "last";
     s.flags.log_level = "info";
     cli_engine_table(&s.flags, engine_table);
     const struct cli_opt opts[] = {
@@ -366,6 +371,7 @@ int cmd_serve(int argc, char **argv)
         {"max-n", 0, CLI_INT, &s.limits.n, "N", "most choices a request may ask for; 0: --max-num-seqs", 0, 65536},
         {"max-best-of", 0, CLI_INT, &s.limits.best_of, "N", "largest best_of; 0: --max-num-seqs", 0, 65536},
         {"max-stop-sequences", 0, CLI_INT, &s.limits.stop_sequences, "N", "most stop strings of a request; 0: 64", 0, 64},
+        {"pooling", 0, CLI_STR, &s.pooling, "HOW", "embeddings are of the last token, the mean over all, or the first (cls)", 0, 0},
         {"watermark-key", 0, CLI_STR, &s.watermark.key_file, "FILE", "the secret that requests with watermark: true are marked with; without it a known one", 0, 0},
         {"watermark-gamma", 0, CLI_F64, &s.watermark.gamma, "X", "share of the vocabulary that the watermark favours at each token", 0, 1},
         {"watermark-delta", 0, CLI_F64, &s.watermark.delta, "X", "how much: what is added to their logits", 0, 100},

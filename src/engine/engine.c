@@ -477,6 +477,13 @@ bool engine_submit(struct engine *eng, const struct engine_request *r, engine_no
     st->beam = r->beam_search && r->kind == ENGINE_GENERATE;
     st->guide = r->guide && r->kind == ENGINE_GENERATE ? guide_ref(r->guide) : NULL;
     st->want_logits = r->want_logits;
+    st->pooling = r->pooling;
+    if (st->kind == ENGINE_EMBED && st->pooling == ENGINE_POOL_MEAN) {
+        st->pooled = mem_try_zalloc((size_t)eng->info.hidden_size, sizeof *st->pooled);
+        st->mean = mem_try_zalloc((size_t)eng->info.hidden_size, sizeof *st->mean);
+        if (!st->pooled || !st->mean)
+            goto nomem;
+    }
     st->want_logprob = r->params->n_logprobs >= 0 || n_total > r->n;
     st->length_penalty = r->length_penalty;
     st->priority = r->priority;
@@ -509,6 +516,8 @@ nomem:
     if (st) {
         mem_free(st->tokens);
         mem_free(st->params);
+        mem_free(st->pooled);
+        mem_free(st->mean);
         mem_free(st->choices);
         mem_free(st);
     }

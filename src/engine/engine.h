@@ -93,9 +93,12 @@ const struct model_generation *engine_generation(const struct engine *eng);
 /* ---- requests ---- */
 
 enum engine_kind { ENGINE_GENERATE, ENGINE_SCORE, ENGINE_EMBED };
+/* Of which tokens' hidden states, after the final norm: the last one, the mean over all, the first one. */
+enum engine_pooling { ENGINE_POOL_LAST, ENGINE_POOL_MEAN, ENGINE_POOL_FIRST };
 
 struct engine_request {
-    enum engine_kind kind;        /* SCORE: only prompt logprobs; EMBED: hidden state of the last token */
+    enum engine_kind kind;        /* SCORE: only prompt logprobs; EMBED: one hidden state, by pooling */
+    enum engine_pooling pooling;  /* but LAST, nothing is taken from the prefix cache */
     const int32_t *tokens; int32_t n_tokens;   /* copied */
     const struct sample_params *params;        /* copied */
     int32_t max_tokens;           /* new tokens per choice; 0 = as many as fit max_model_len */

@@ -76,6 +76,7 @@ struct engine_stream {
     struct sample_params *params;
     int32_t max_new, n, n_total;        /* n returned, n_total generated */
     bool beam, want_logits, want_logprob;
+    enum engine_pooling pooling;
     float length_penalty;
     int32_t priority;
     int64_t deadline_us;
@@ -90,7 +91,8 @@ struct engine_stream {
     int32_t n_ended;
     bool finished, touched, expired;
     struct err why;                     /* drawing failed */
-    int32_t prompt_done;                /* prompt logprob rows emitted so far */
+    int32_t prompt_done;                /* prompt rows emitted so far */
+    double *pooled; float *mean;        /* [hidden] of ENGINE_POOL_MEAN: the sum of states so far, and what becomes of it */
     struct engine_stream *next_touched, *next_expired, *prev, *next;
 
     /* shared with the reader */

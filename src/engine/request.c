@@ -169,7 +169,8 @@ void request_admit(struct engine *eng, struct engine_stream *st)
 {
     struct err e;
     struct sched_seq *seq = NULL;
-    bool prompt_rows = st->params->n_prompt_logprobs >= 0 || st->want_logits;
+    bool pools = st->kind == ENGINE_EMBED && st->pooling != ENGINE_POOL_LAST;
+    bool prompt_rows = st->params->n_prompt_logprobs >= 0 || st->want_logits || pools;
     struct sched_request r = {
         .tokens = st->tokens, .n_tokens = st->n_tokens, .max_new_tokens = st->max_new, .n_choices = st->n_total,
         .priority = st->priority, .arrival_us = st->times.submitted, .deadline_us = st->deadline_us, .salt = st->salt,

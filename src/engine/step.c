@@ -13,7 +13,7 @@ struct row {
     struct choice *choice;       /* SAMPLE */
     struct sched_seq *seq;       /* BEAM */
     int32_t logit;               /* index of its logits; END has none */
-    int32_t pos;                 /* PROMPT: of the predicted token */
+    int32_t pos;                 /* PROMPT: of the predicted token; HIDDEN: of its own */
     int32_t work;                /* index among the sampler's rows or look-ups; -1: failed (the stream's why) */
 };
 
@@ -100,6 +100,19 @@ static void add_row(struct step_space *sp, struct fwd_batch *b, struct row r, in
     sp->rows[sp->n_rows++] = r;
 }
 
+/* The hidden states that are pooled: once each, however often the prompt is computed again. */
+static void add_hidden(struct step_space *sp, struct fwd_batch *b, const struct sched_item *it, struct engine_stream *st, int32_t first_row)
+{
+    for (int32_t i = 0; i < it->n_new; i++) {
+        int32_t pos = it->start + i;
+        bool wanted = st->pooling == ENGINE_POOL_MEAN || pos == (st->pooling == ENGINE_POOL_FIRST ? 0 : st->n_tokens - 1);
+        if (wanted && pos >= st->prompt_done && pos < st->n_tokens) {
+            add_row(sp, b, (struct row){.use = ROW_HIDDEN, .stream = st, .pos = pos}, first_row + i);
+            st->prompt_done = pos + 1;
+        }
+    }
+}
+
 /* Which rows of this item's tokens have a use. */
 static void add_rows(struct step_space *sp, struct fwd_batch *b, const struct sched_item *it, int32_t first_row)
 {
@@ -114,11 +127,11 @@ static void add_rows(struct step_space *sp, struct fwd_batch *b, const struct sc
             st->prompt_done = pos;
         }
     }
+    if (st->kind == ENGINE_EMBED)
+        add_hidden(sp, b, it, st, first_row);
     if (!it->last)
         return;
     int32_t last = first_row + it->n_new - 1;
-    if (st->kind == ENGINE_EMBED)
-        add_row(sp, b, (struct row){.use = ROW_HIDDEN, .stream = st}, last);
     if (st->kind != ENGINE_GENERATE)
         sp->rows[sp->n_rows++] = (struct row){.use = ROW_END, .stream = st};
     else if (st->beam)
@@ -289,6 +302,27 @@ static void end_without_tokens(struct engine *eng, struct engine_stream *st)
     request_check_done(eng, st);
 }
 
+/* One state, or the mean when the last one is there. */
+static void hand_out_hidden(struct engine_stream *st, const struct row *r, const float *hidden)
+{
+    int32_t n = st->eng->info.hidden_size;
+    struct engine_event ev = {.type = ENGINE_EV_HIDDEN, .token = -1, .stop_token = -1, .hidden = hidden};
+    if (st->finished)
+        return;
+    if (!st->pooled) {
+        stream_emit(st, NULL, &ev);
+        return;
+    }
+    for (int32_t i = 0; i < n; i++)
+        st->pooled[i] += (double)hidden[i];
+    if (r->pos < st->n_tokens - 1)
+        return;
+    for (int32_t i = 0; i < n; i++)
+        st->mean[i] = (float)(st->pooled[i] / st->n_tokens);
+    ev.hidden = st->mean;
+    stream_emit(st, NULL, &ev);
+}
+
 static void hand_out(struct engine *eng, struct step_space *sp, const float *logits, int64_t now_us)
 {
     const float *hidden = fwd_hidden(eng->fwd);
@@ -309,12 +343,9 @@ static void hand_out(struct engine *eng, struct step_space *sp, const float *log
         case ROW_END:
             end_without_tokens(eng, st);
             break;
-        case ROW_HIDDEN: {
-            struct engine_event ev = {.type = ENGINE_EV_HIDDEN, .token = -1, .stop_token = -1,
-                                      .hidden = hidden + (size_t)r->logit * (size_t)eng->info.hidden_size};
-            stream_emit(st, NULL, &ev);
+        case ROW_HIDDEN:
+            hand_out_hidden(st, r, hidden + (size_t)r->logit * (size_t)eng->info.hidden_size);
             break;
-        }
         }
     }
 }

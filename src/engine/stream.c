@@ -142,6 +142,8 @@ void stream_unref(struct engine_stream *st)
     pthread_cond_destroy(&st->cond);
     guide_unref(&st->guide);
     mem_free(st->params);
+    mem_free(st->pooled);
+    mem_free(st->mean);
     mem_free(st->tokens);
     mem_free(st->choices);
     mem_free(st);

@@ -30,6 +30,7 @@ struct api_opts {
     bool prompt_tokens_details;                  /* usage tells cached tokens */
     int64_t request_timeout_us;                  /* 0: none */
     struct api_limits limits;
+    enum engine_pooling pooling;                 /* of embeddings whose request does not say */
     struct sample_watermark watermark;           /* of requests that ask for it; gamma 0: sample_watermark_default */
     struct log *log;                             /* borrowed, may be NULL */
 };

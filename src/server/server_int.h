@@ -32,6 +32,12 @@ void server_tgi_info(void *ctx, struct http_exchange *x);
 void server_invocations(void *ctx, struct http_exchange *x);
 void server_tokenize(void *ctx, struct http_exchange *x);
 
+/* server_embed.c */
+void server_embeddings(void *ctx, struct http_exchange *x);
+void server_pooling(void *ctx, struct http_exchange *x);
+void server_score(void *ctx, struct http_exchange *x);
+void server_rerank(void *ctx, struct http_exchange *x);
+
 /* server_web.c: the page's files, and the numbers that it draws. */
 void server_web_file(void *ctx, struct http_exchange *x);
 void server_web_state(void *ctx, struct http_exchange *x);
