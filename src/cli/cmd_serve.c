@@ -228,6 +228,20 @@ static void print_banner(const struct serve *s)
 
 /* ---- closing ---- */
 
+/* The sign of life that systemd wants, when it is due and there is life. */
+static void watch_over(struct serve *s, int64_t now_us, int64_t *pinged_us)
+{
+    int64_t every = sd_notify_watchdog_us();
+    struct err why;
+    if (!every || now_us - *pinged_us < every)
+        return;
+    *pinged_us = now_us;
+    if (server_alive(s->server, &why))
+        sd_notify_send("WATCHDOG=1");
+    else
+        log_error(s->log, "serve", "not alive: %s", why.msg);
+}
+
 /* What runs may finish within drain_timeout; then it is cut. */
 static void drain(struct serve *s)
 {
@@ -235,8 +249,8 @@ static void drain(struct serve *s)
     log_info(s->log, "serve", "draining: no new requests, those running have %.0f s", s->drain_timeout);
     sd_notify_send("STOPPING=1\nSTATUS=finishing what runs");
     server_drain(s->server);
-    while (!server_idle(s->server) && clock_now_us() < until)
-        poll(NULL, 0, 20);
+    for (int64_t pinged = 0, now; !server_idle(s->server) && (now = clock_now_us()) < until; poll(NULL, 0, 20))
+        watch_over(s, now, &pinged);
     log_info(s->log, "serve", server_idle(s->server) ? "all requests finished" : "requests were cut off by --drain-timeout");
 }
 
@@ -288,14 +302,7 @@ static void run(struct serve *s, bool had_terminal)
             if (server_files_changed(s->server))
                 reload(s, "a file has changed");
         }
-        if (watchdog && now - pinged >= watchdog) {
-            struct err why;
-            pinged = now;
-            if (server_alive(s->server, &why))
-                sd_notify_send("WATCHDOG=1");
-            else
-                log_error(s->log, "serve", "not alive: %s", why.msg);
-        }
+        watch_over(s, now, &pinged);
         wait = watchdog && (wait < 0 || watchdog < wait) ? watchdog : wait;
         wait_for_signal(wait);
     }

@@ -230,8 +230,11 @@ while True: print(s.recv(4096).decode().replace("\\n", " "), flush=True)`, socke
   assert.match(said, /READY=1 STATUS=serving/);
   server.kill("SIGHUP");
   await until(() => /RELOADING=1 MONOTONIC_USEC=\d+\nREADY=1/.test(said), "reload", 5);
+  const long = server.post("/v1/completions", { prompt: "Once", max_tokens: 1000, ignore_eos: true, n: 32 }).then((r) => r.text());
+  await until(async () => (await server.metric("num_requests_running")) > 0, "running");
   await server.close();
-  await until(() => /STOPPING=1/.test(said), "stop", 5);
+  await long;
+  await until(() => /STOPPING=1[^]*WATCHDOG=1/.test(said), "stop, and signs of life while it drains", 5);
 });
 
 /** A page of OpenMetrics 1.0, checked line by line; the samples' names. */
