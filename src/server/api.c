@@ -87,6 +87,7 @@ void api_close(struct api **pa)
     mem_free(a);
 }
 
+int32_t api_max_num_seqs(const struct api *a) { return a->info->max_num_seqs; }
 const char *api_model_name(const struct api *a) { return a->names[0]; }
 
 /* ---- /v1/models ---- */

@@ -38,6 +38,7 @@ struct api_opts {
 /* A model without a chat template opens fine and refuses chat requests; a broken template is an error here. */
 bool api_open(struct api **out, const struct api_opts *o, struct err *e);
 void api_close(struct api **a);
+int32_t api_max_num_seqs(const struct api *a);     /* of its engine */
 const char *api_model_name(const struct api *a);   /* the first served name */
 
 enum api_endpoint { API_COMPLETIONS, API_CHAT, API_RESPONSES };

@@ -47,6 +47,16 @@ test("structured output, offline", async () => {
   assert.equal(out[2].response?.status_code ?? 400, 400);
 });
 
+test("embeddings, scores and ranks", async () => {
+  const out = await run([line("e", { input: ["a", "b"] }, "/v1/embeddings"), line("s", { text_1: "a", text_2: "a" }, "/score"),
+    line("r", { query: "a", documents: ["b", "a"] }, "/v1/rerank"), line("p", { input: "a" }, "/v1/responses"), line("bad", { input: [] }, "/v1/embeddings")]);
+  assert.equal(out[0].response.body.data.length, 2);
+  assert.ok(Math.abs(out[1].response.body.data[0].score - 1) < 1e-5);
+  assert.equal(out[2].response.body.results[0].index, 1);
+  assert.equal(out[3].response.body.object, "response");
+  assert.equal(out[4].error.param, "input");
+});
+
 test("bad lines get error lines", async () => {
   const out = await run([
     line("ok", { prompt: "a", max_tokens: 1 }), "not json", line("stream", { prompt: "a", stream: true }), line("url", {}, "/v1/embeddings"),
