@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 import { createOpenAICompatible } from "@ai-sdk/openai-compatible";
-import { APICallError, extractReasoningMiddleware, generateObject, generateText, stepCountIs, streamObject, streamText, tool, wrapLanguageModel } from "ai";
+import { APICallError, cosineSimilarity, embed, embedMany, extractReasoningMiddleware, generateObject, generateText, stepCountIs, streamObject, streamText, tool, wrapLanguageModel } from "ai";
 import { z } from "zod";
 import { serve, until } from "./serve.mjs";
 
@@ -132,6 +132,17 @@ test("generateObject and streamObject", async () => {
   const free = await generateObject({ model: provider(server.url, { supportsStructuredOutputs: false }).chatModel("quire-builtin"), schema: z.record(z.string(), z.any()), prompt, temperature: 0.3, maxOutputTokens: 400 }).catch((e) => e);
   if (free instanceof Error) assert.equal(free.finishReason, "length");
   else assert.equal(typeof free.object, "object");
+});
+
+test("embed and embedMany", async () => {
+  const model = provider(server.url).embeddingModel("quire-builtin");
+  const one = await embed({ model, value: "The dog ran." });
+  assert.ok(one.embedding.length > 16 && one.usage.tokens > 2);
+  const many = await embedMany({ model, values: ["The dog ran.", "The dog ran!", "Quire is an engine."] });
+  assert.deepEqual(many.embeddings[0], one.embedding); // alone or among others
+  const [a, b, c] = many.embeddings;
+  assert.ok(Math.abs(Math.hypot(...b) - 1) < 1e-4, "of length one");
+  assert.ok(Math.abs(cosineSimilarity(a, one.embedding) - 1) < 1e-6 && cosineSimilarity(a, c) < 0.999);
 });
 
 test("errors", async () => {

@@ -5,7 +5,7 @@ import { AIMessage, HumanMessage, SystemMessage, ToolMessage } from "@langchain/
 import { StringOutputParser } from "@langchain/core/output_parsers";
 import { ChatPromptTemplate } from "@langchain/core/prompts";
 import { tool } from "@langchain/core/tools";
-import { ChatOpenAI, OpenAI } from "@langchain/openai";
+import { ChatOpenAI, OpenAI, OpenAIEmbeddings } from "@langchain/openai";
 import { z } from "zod";
 import { serve } from "./serve.mjs";
 
@@ -137,6 +137,14 @@ test("the completions class", async () => {
   for await (const piece of await llm.stream("Once upon a time")) streamed += piece;
   assert.equal(streamed, text);
   assert.equal(await llm.invoke("Once upon a time", { stop: [text.slice(6, 12)] }), text.slice(0, 6));
+});
+
+test("embeddings", async () => {
+  const model = new OpenAIEmbeddings({ model: "quire-builtin", apiKey: "none", maxRetries: 0, configuration: { baseURL: server.url + "/v1" } });
+  const [a, b] = await model.embedDocuments(["The dog ran.", "Quire is an engine."]);
+  assert.deepEqual(await model.embedQuery("The dog ran."), a);
+  assert.equal(a.length, b.length);
+  assert.notDeepEqual(a, b);
 });
 
 test("errors", async () => {
