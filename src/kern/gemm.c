@@ -9,56 +9,56 @@
 
 /* Of one format, later ones are better. */
 static const struct gemm_kern kernels[] = {
-    {"f32_ref", KERN_ISA_SCALAR, NULL, GEMM_F32, GEMM_OPERAND_F32, 8, gemm_tile_f32_ref, gemm_prepare_f32_ref},
-    {"f16_ref", KERN_ISA_SCALAR, NULL, GEMM_F16, GEMM_OPERAND_F32, 8, gemm_tile_f16_ref, gemm_prepare_f32_ref},
-    {"bf16_ref", KERN_ISA_SCALAR, NULL, GEMM_BF16, GEMM_OPERAND_F32, 8, gemm_tile_bf16_ref, gemm_prepare_f32_ref},
-    {"f8_ref", KERN_ISA_SCALAR, NULL, GEMM_F8, GEMM_OPERAND_F32, 8, gemm_tile_f8_ref, gemm_prepare_f32_ref},
-    {"f8_g128_ref", KERN_ISA_SCALAR, NULL, GEMM_F8_G128, GEMM_OPERAND_F32, 8, gemm_tile_f8_g128_ref, gemm_prepare_f32_ref},
-    {"i8_ref", KERN_ISA_SCALAR, NULL, GEMM_I8, GEMM_OPERAND_S8, 8, gemm_tile_i8_ref, gemm_prepare_int_ref},
-    {"i8_g16_ref", KERN_ISA_SCALAR, NULL, GEMM_I8_G16, GEMM_OPERAND_S8, 8, gemm_tile_i8_g16_ref, gemm_prepare_int_ref},
-    {"i8_g32_ref", KERN_ISA_SCALAR, NULL, GEMM_I8_G32, GEMM_OPERAND_S8, 8, gemm_tile_i8_g32_ref, gemm_prepare_int_ref},
-    {"u4_g32_ref", KERN_ISA_SCALAR, NULL, GEMM_U4_G32, GEMM_OPERAND_S8, 8, gemm_tile_u4_g32_ref, gemm_prepare_int_ref},
-    {"u4_g64_ref", KERN_ISA_SCALAR, NULL, GEMM_U4_G64, GEMM_OPERAND_S8, 8, gemm_tile_u4_g64_ref, gemm_prepare_int_ref},
-    {"u4_g128_ref", KERN_ISA_SCALAR, NULL, GEMM_U4_G128, GEMM_OPERAND_S8, 8, gemm_tile_u4_g128_ref, gemm_prepare_int_ref},
-    {"u8_g16_ref", KERN_ISA_SCALAR, NULL, GEMM_U8_G16, GEMM_OPERAND_S8, 8, gemm_tile_u8_g16_ref, gemm_prepare_int_ref},
-    {"u8_g32_ref", KERN_ISA_SCALAR, NULL, GEMM_U8_G32, GEMM_OPERAND_S8, 8, gemm_tile_u8_g32_ref, gemm_prepare_int_ref},
-    {"f32_avx2", KERN_ISA_AVX2, NULL, GEMM_F32, GEMM_OPERAND_F32, 6, gemm_tile_f32_avx2, gemm_prepare_f32_ref},
-    {"f16_avx2", KERN_ISA_AVX2, NULL, GEMM_F16, GEMM_OPERAND_F32, 6, gemm_tile_f16_avx2, gemm_prepare_f32_ref},
-    {"bf16_avx2", KERN_ISA_AVX2, NULL, GEMM_BF16, GEMM_OPERAND_F32, 6, gemm_tile_bf16_avx2, gemm_prepare_f32_ref},
-    {"f8_avx2", KERN_ISA_AVX2, NULL, GEMM_F8, GEMM_OPERAND_F32, 6, gemm_tile_f8_avx2, gemm_prepare_f32_ref},
-    {"f8_g128_avx2", KERN_ISA_AVX2, NULL, GEMM_F8_G128, GEMM_OPERAND_F32, 6, gemm_tile_f8_g128_avx2, gemm_prepare_f32_ref},
-    {"i8_avx2", KERN_ISA_AVX2, NULL, GEMM_I8, GEMM_OPERAND_S16, 6, gemm_tile_i8_avx2, gemm_prepare_int_avx2},
-    {"i8_g16_avx2", KERN_ISA_AVX2, NULL, GEMM_I8_G16, GEMM_OPERAND_S16, 3, gemm_tile_i8_g16_avx2, gemm_prepare_int_avx2},
-    {"i8_g32_avx2", KERN_ISA_AVX2, NULL, GEMM_I8_G32, GEMM_OPERAND_S16, 3, gemm_tile_i8_g32_avx2, gemm_prepare_int_avx2},
-    {"u4_g32_avx2", KERN_ISA_AVX2, NULL, GEMM_U4_G32, GEMM_OPERAND_S16, 3, gemm_tile_u4_g32_avx2, gemm_prepare_int_avx2},
-    {"u4_g64_avx2", KERN_ISA_AVX2, NULL, GEMM_U4_G64, GEMM_OPERAND_S16, 3, gemm_tile_u4_g64_avx2, gemm_prepare_int_avx2},
-    {"u4_g128_avx2", KERN_ISA_AVX2, NULL, GEMM_U4_G128, GEMM_OPERAND_S16, 3, gemm_tile_u4_g128_avx2, gemm_prepare_int_avx2},
-    {"u8_g16_avx2", KERN_ISA_AVX2, NULL, GEMM_U8_G16, GEMM_OPERAND_S16, 3, gemm_tile_u8_g16_avx2, gemm_prepare_int_avx2},
-    {"u8_g32_avx2", KERN_ISA_AVX2, NULL, GEMM_U8_G32, GEMM_OPERAND_S16, 3, gemm_tile_u8_g32_avx2, gemm_prepare_int_avx2},
-    {"i8_avxvnni", KERN_ISA_AVX2, "avx_vnni", GEMM_I8, GEMM_OPERAND_S8, 6, gemm_tile_i8_avxvnni, gemm_prepare_int_avx2},
-    {"i8_g16_avxvnni", KERN_ISA_AVX2, "avx_vnni", GEMM_I8_G16, GEMM_OPERAND_S8, 3, gemm_tile_i8_g16_avxvnni, gemm_prepare_int_avx2},
-    {"i8_g32_avxvnni", KERN_ISA_AVX2, "avx_vnni", GEMM_I8_G32, GEMM_OPERAND_S8, 3, gemm_tile_i8_g32_avxvnni, gemm_prepare_int_avx2},
-    {"u4_g32_avxvnni", KERN_ISA_AVX2, "avx_vnni", GEMM_U4_G32, GEMM_OPERAND_S8, 3, gemm_tile_u4_g32_avxvnni, gemm_prepare_int_avx2},
-    {"u4_g64_avxvnni", KERN_ISA_AVX2, "avx_vnni", GEMM_U4_G64, GEMM_OPERAND_S8, 3, gemm_tile_u4_g64_avxvnni, gemm_prepare_int_avx2},
-    {"u4_g128_avxvnni", KERN_ISA_AVX2, "avx_vnni", GEMM_U4_G128, GEMM_OPERAND_S8, 3, gemm_tile_u4_g128_avxvnni, gemm_prepare_int_avx2},
-    {"u8_g16_avxvnni", KERN_ISA_AVX2, "avx_vnni", GEMM_U8_G16, GEMM_OPERAND_S8, 3, gemm_tile_u8_g16_avxvnni, gemm_prepare_int_avx2},
-    {"u8_g32_avxvnni", KERN_ISA_AVX2, "avx_vnni", GEMM_U8_G32, GEMM_OPERAND_S8, 3, gemm_tile_u8_g32_avxvnni, gemm_prepare_int_avx2},
-    {"f32_avx512", KERN_ISA_AVX512, NULL, GEMM_F32, GEMM_OPERAND_F32, 14, gemm_tile_f32_avx512, gemm_prepare_f32_avx512},
-    {"f16_avx512", KERN_ISA_AVX512, NULL, GEMM_F16, GEMM_OPERAND_F32, 14, gemm_tile_f16_avx512, gemm_prepare_f32_avx512},
-    {"bf16_avx512", KERN_ISA_AVX512, NULL, GEMM_BF16, GEMM_OPERAND_F32, 14, gemm_tile_bf16_avx512, gemm_prepare_f32_avx512},
-    {"f8_avx512", KERN_ISA_AVX512, NULL, GEMM_F8, GEMM_OPERAND_F32, 14, gemm_tile_f8_avx512, gemm_prepare_f32_avx512},
-    {"f8_g128_avx512", KERN_ISA_AVX512, NULL, GEMM_F8_G128, GEMM_OPERAND_F32, 14, gemm_tile_f8_g128_avx512, gemm_prepare_f32_avx512},
-    {"i8_avx512vnni", KERN_ISA_AVX512, "avx512vnni", GEMM_I8, GEMM_OPERAND_S8, 14, gemm_tile_i8_avx512vnni, gemm_prepare_s8_avx512},
-    {"i8_g16_avx512vnni", KERN_ISA_AVX512, "avx512vnni", GEMM_I8_G16, GEMM_OPERAND_S8, 6, gemm_tile_i8_g16_avx512vnni, gemm_prepare_s8_avx512},
-    {"i8_g32_avx512vnni", KERN_ISA_AVX512, "avx512vnni", GEMM_I8_G32, GEMM_OPERAND_S8, 6, gemm_tile_i8_g32_avx512vnni, gemm_prepare_s8_avx512},
-    {"u4_g32_avx512vnni", KERN_ISA_AVX512, "avx512vnni", GEMM_U4_G32, GEMM_OPERAND_S8, 6, gemm_tile_u4_g32_avx512vnni, gemm_prepare_s8_avx512},
-    {"u4_g64_avx512vnni", KERN_ISA_AVX512, "avx512vnni", GEMM_U4_G64, GEMM_OPERAND_S8, 6, gemm_tile_u4_g64_avx512vnni, gemm_prepare_s8_avx512},
-    {"u4_g128_avx512vnni", KERN_ISA_AVX512, "avx512vnni", GEMM_U4_G128, GEMM_OPERAND_S8, 6, gemm_tile_u4_g128_avx512vnni, gemm_prepare_s8_avx512},
-    {"u8_g16_avx512vnni", KERN_ISA_AVX512, "avx512vnni", GEMM_U8_G16, GEMM_OPERAND_S8, 6, gemm_tile_u8_g16_avx512vnni, gemm_prepare_s8_avx512},
-    {"u8_g32_avx512vnni", KERN_ISA_AVX512, "avx512vnni", GEMM_U8_G32, GEMM_OPERAND_S8, 6, gemm_tile_u8_g32_avx512vnni, gemm_prepare_s8_avx512},
-    {"bf16_avx512bf16", KERN_ISA_AVX512_BF16, NULL, GEMM_BF16, GEMM_OPERAND_BF16, 14, gemm_tile_bf16_avx512bf16, gemm_prepare_bf16_avx512bf16},
-    {"f8_avx512bf16", KERN_ISA_AVX512_BF16, NULL, GEMM_F8, GEMM_OPERAND_BF16, 11, gemm_tile_f8_avx512bf16, gemm_prepare_bf16_avx512bf16},
-    {"f8_g128_avx512bf16", KERN_ISA_AVX512_BF16, NULL, GEMM_F8_G128, GEMM_OPERAND_BF16, 11, gemm_tile_f8_g128_avx512bf16, gemm_prepare_bf16_avx512bf16},
+    {"f32_ref", KERN_ISA_SCALAR, NULL, GEMM_F32, GEMM_OPERAND_F32, 8, gemm_tile_f32_ref, gemm_prepare_f32_ref, 0},
+    {"f16_ref", KERN_ISA_SCALAR, NULL, GEMM_F16, GEMM_OPERAND_F32, 8, gemm_tile_f16_ref, gemm_prepare_f32_ref, 0},
+    {"bf16_ref", KERN_ISA_SCALAR, NULL, GEMM_BF16, GEMM_OPERAND_F32, 8, gemm_tile_bf16_ref, gemm_prepare_f32_ref, 0},
+    {"f8_ref", KERN_ISA_SCALAR, NULL, GEMM_F8, GEMM_OPERAND_F32, 8, gemm_tile_f8_ref, gemm_prepare_f32_ref, 0},
+    {"f8_g128_ref", KERN_ISA_SCALAR, NULL, GEMM_F8_G128, GEMM_OPERAND_F32, 8, gemm_tile_f8_g128_ref, gemm_prepare_f32_ref, 0},
+    {"i8_ref", KERN_ISA_SCALAR, NULL, GEMM_I8, GEMM_OPERAND_S8, 8, gemm_tile_i8_ref, gemm_prepare_int_ref, 0},
+    {"i8_g16_ref", KERN_ISA_SCALAR, NULL, GEMM_I8_G16, GEMM_OPERAND_S8, 8, gemm_tile_i8_g16_ref, gemm_prepare_int_ref, 0},
+    {"i8_g32_ref", KERN_ISA_SCALAR, NULL, GEMM_I8_G32, GEMM_OPERAND_S8, 8, gemm_tile_i8_g32_ref, gemm_prepare_int_ref, 0},
+    {"u4_g32_ref", KERN_ISA_SCALAR, NULL, GEMM_U4_G32, GEMM_OPERAND_S8, 8, gemm_tile_u4_g32_ref, gemm_prepare_int_ref, 0},
+    {"u4_g64_ref", KERN_ISA_SCALAR, NULL, GEMM_U4_G64, GEMM_OPERAND_S8, 8, gemm_tile_u4_g64_ref, gemm_prepare_int_ref, 0},
+    {"u4_g128_ref", KERN_ISA_SCALAR, NULL, GEMM_U4_G128, GEMM_OPERAND_S8, 8, gemm_tile_u4_g128_ref, gemm_prepare_int_ref, 0},
+    {"u8_g16_ref", KERN_ISA_SCALAR, NULL, GEMM_U8_G16, GEMM_OPERAND_S8, 8, gemm_tile_u8_g16_ref, gemm_prepare_int_ref, 0},
+    {"u8_g32_ref", KERN_ISA_SCALAR, NULL, GEMM_U8_G32, GEMM_OPERAND_S8, 8, gemm_tile_u8_g32_ref, gemm_prepare_int_ref, 0},
+    {"f32_avx2", KERN_ISA_AVX2, NULL, GEMM_F32, GEMM_OPERAND_F32, 6, gemm_tile_f32_avx2, gemm_prepare_f32_ref, 0},
+    {"f16_avx2", KERN_ISA_AVX2, NULL, GEMM_F16, GEMM_OPERAND_F32, 6, gemm_tile_f16_avx2, gemm_prepare_f32_ref, 0},
+    {"bf16_avx2", KERN_ISA_AVX2, NULL, GEMM_BF16, GEMM_OPERAND_F32, 6, gemm_tile_bf16_avx2, gemm_prepare_f32_ref, 0},
+    {"f8_avx2", KERN_ISA_AVX2, NULL, GEMM_F8, GEMM_OPERAND_F32, 6, gemm_tile_f8_avx2, gemm_prepare_f32_ref, 0},
+    {"f8_g128_avx2", KERN_ISA_AVX2, NULL, GEMM_F8_G128, GEMM_OPERAND_F32, 6, gemm_tile_f8_g128_avx2, gemm_prepare_f32_ref, 0},
+    {"i8_avx2", KERN_ISA_AVX2, NULL, GEMM_I8, GEMM_OPERAND_S16, 6, gemm_tile_i8_avx2, gemm_prepare_int_avx2, 0},
+    {"i8_g16_avx2", KERN_ISA_AVX2, NULL, GEMM_I8_G16, GEMM_OPERAND_S16, 3, gemm_tile_i8_g16_avx2, gemm_prepare_int_avx2, 0},
+    {"i8_g32_avx2", KERN_ISA_AVX2, NULL, GEMM_I8_G32, GEMM_OPERAND_S16, 3, gemm_tile_i8_g32_avx2, gemm_prepare_int_avx2, 0},
+    {"u4_g32_avx2", KERN_ISA_AVX2, NULL, GEMM_U4_G32, GEMM_OPERAND_S16, 3, gemm_tile_u4_g32_avx2, gemm_prepare_int_avx2, 0},
+    {"u4_g64_avx2", KERN_ISA_AVX2, NULL, GEMM_U4_G64, GEMM_OPERAND_S16, 3, gemm_tile_u4_g64_avx2, gemm_prepare_int_avx2, 0},
+    {"u4_g128_avx2", KERN_ISA_AVX2, NULL, GEMM_U4_G128, GEMM_OPERAND_S16, 3, gemm_tile_u4_g128_avx2, gemm_prepare_int_avx2, 0},
+    {"u8_g16_avx2", KERN_ISA_AVX2, NULL, GEMM_U8_G16, GEMM_OPERAND_S16, 3, gemm_tile_u8_g16_avx2, gemm_prepare_int_avx2, 0},
+    {"u8_g32_avx2", KERN_ISA_AVX2, NULL, GEMM_U8_G32, GEMM_OPERAND_S16, 3, gemm_tile_u8_g32_avx2, gemm_prepare_int_avx2, 0},
+    {"i8_avxvnni", KERN_ISA_AVX2, "avx_vnni", GEMM_I8, GEMM_OPERAND_S8, 6, gemm_tile_i8_avxvnni, gemm_prepare_int_avx2, 0},
+    {"i8_g16_avxvnni", KERN_ISA_AVX2, "avx_vnni", GEMM_I8_G16, GEMM_OPERAND_S8, 3, gemm_tile_i8_g16_avxvnni, gemm_prepare_int_avx2, 0},
+    {"i8_g32_avxvnni", KERN_ISA_AVX2, "avx_vnni", GEMM_I8_G32, GEMM_OPERAND_S8, 3, gemm_tile_i8_g32_avxvnni, gemm_prepare_int_avx2, 0},
+    {"u4_g32_avxvnni", KERN_ISA_AVX2, "avx_vnni", GEMM_U4_G32, GEMM_OPERAND_S8, 3, gemm_tile_u4_g32_avxvnni, gemm_prepare_int_avx2, 0},
+    {"u4_g64_avxvnni", KERN_ISA_AVX2, "avx_vnni", GEMM_U4_G64, GEMM_OPERAND_S8, 3, gemm_tile_u4_g64_avxvnni, gemm_prepare_int_avx2, 0},
+    {"u4_g128_avxvnni", KERN_ISA_AVX2, "avx_vnni", GEMM_U4_G128, GEMM_OPERAND_S8, 3, gemm_tile_u4_g128_avxvnni, gemm_prepare_int_avx2, 0},
+    {"u8_g16_avxvnni", KERN_ISA_AVX2, "avx_vnni", GEMM_U8_G16, GEMM_OPERAND_S8, 3, gemm_tile_u8_g16_avxvnni, gemm_prepare_int_avx2, 0},
+    {"u8_g32_avxvnni", KERN_ISA_AVX2, "avx_vnni", GEMM_U8_G32, GEMM_OPERAND_S8, 3, gemm_tile_u8_g32_avxvnni, gemm_prepare_int_avx2, 0},
+    {"f32_avx512", KERN_ISA_AVX512, NULL, GEMM_F32, GEMM_OPERAND_F32, 14, gemm_tile_f32_avx512, gemm_prepare_f32_avx512, 0},
+    {"f16_avx512", KERN_ISA_AVX512, NULL, GEMM_F16, GEMM_OPERAND_F32, 14, gemm_tile_f16_avx512, gemm_prepare_f32_avx512, 0},
+    {"bf16_avx512", KERN_ISA_AVX512, NULL, GEMM_BF16, GEMM_OPERAND_F32, 14, gemm_tile_bf16_avx512, gemm_prepare_f32_avx512, 0},
+    {"f8_avx512", KERN_ISA_AVX512, NULL, GEMM_F8, GEMM_OPERAND_F32, 14, gemm_tile_f8_avx512, gemm_prepare_f32_avx512, 0},
+    {"f8_g128_avx512", KERN_ISA_AVX512, NULL, GEMM_F8_G128, GEMM_OPERAND_F32, 14, gemm_tile_f8_g128_avx512, gemm_prepare_f32_avx512, 0},
+    {"i8_avx512vnni", KERN_ISA_AVX512, "avx512vnni", GEMM_I8, GEMM_OPERAND_S8, 14, gemm_tile_i8_avx512vnni, gemm_prepare_s8_avx512, 0},
+    {"i8_g16_avx512vnni", KERN_ISA_AVX512, "avx512vnni", GEMM_I8_G16, GEMM_OPERAND_S8, 8, gemm_tile_i8_g16_avx512vnni, gemm_prepare_s8_avx512, 6},
+    {"i8_g32_avx512vnni", KERN_ISA_AVX512, "avx512vnni", GEMM_I8_G32, GEMM_OPERAND_S8, 8, gemm_tile_i8_g32_avx512vnni, gemm_prepare_s8_avx512, 6},
+    {"u4_g32_avx512vnni", KERN_ISA_AVX512, "avx512vnni", GEMM_U4_G32, GEMM_OPERAND_S8, 8, gemm_tile_u4_g32_avx512vnni, gemm_prepare_s8_avx512, 6},
+    {"u4_g64_avx512vnni", KERN_ISA_AVX512, "avx512vnni", GEMM_U4_G64, GEMM_OPERAND_S8, 8, gemm_tile_u4_g64_avx512vnni, gemm_prepare_s8_avx512, 6},
+    {"u4_g128_avx512vnni", KERN_ISA_AVX512, "avx512vnni", GEMM_U4_G128, GEMM_OPERAND_S8, 8, gemm_tile_u4_g128_avx512vnni, gemm_prepare_s8_avx512, 6},
+    {"u8_g16_avx512vnni", KERN_ISA_AVX512, "avx512vnni", GEMM_U8_G16, GEMM_OPERAND_S8, 8, gemm_tile_u8_g16_avx512vnni, gemm_prepare_s8_avx512, 6},
+    {"u8_g32_avx512vnni", KERN_ISA_AVX512, "avx512vnni", GEMM_U8_G32, GEMM_OPERAND_S8, 8, gemm_tile_u8_g32_avx512vnni, gemm_prepare_s8_avx512, 6},
+    {"bf16_avx512bf16", KERN_ISA_AVX512_BF16, NULL, GEMM_BF16, GEMM_OPERAND_BF16, 14, gemm_tile_bf16_avx512bf16, gemm_prepare_bf16_avx512bf16, 0},
+    {"f8_avx512bf16", KERN_ISA_AVX512_BF16, NULL, GEMM_F8, GEMM_OPERAND_BF16, 11, gemm_tile_f8_avx512bf16, gemm_prepare_bf16_avx512bf16, 0},
+    {"f8_g128_avx512bf16", KERN_ISA_AVX512_BF16, NULL, GEMM_F8_G128, GEMM_OPERAND_BF16, 11, gemm_tile_f8_g128_avx512bf16, gemm_prepare_bf16_avx512bf16, 0},
 };
 enum { N_KERNELS = sizeof kernels / sizeof kernels[0] };
 
@@ -247,6 +247,11 @@ struct gemm_rows gemm_rows_split(int64_t m, int rows_max)
     return (struct gemm_rows){n, (int)(m / n), (int)(m % n)};
 }
 
+struct gemm_rows gemm_rows_of(const struct gemm_kern *kern, int64_t m)
+{
+    return gemm_rows_split(m, m > kern->rows_max && kern->rows_many ? kern->rows_many : kern->rows_max);
+}
+
 int64_t gemm_rows_first(const struct gemm_rows *r, int tile)
 {
     return (int64_t)tile * r->low + (tile < r->n_high ? tile : r->n_high);
@@ -258,7 +263,7 @@ enum { TILE_FLOATS = 16 * GEMM_COLS };   /* room for GEMM_ROWS_MAX rows */
 
 size_t gemm_scratch_bytes(void)
 {
-    return (size_t)GEMM_BLOCK_TILES * TILE_FLOATS * sizeof(float);
+    return (size_t)GEMM_BLOCK_PANELS * GEMM_BLOCK_TILES * TILE_FLOATS * sizeof(float);
 }
 
 static const char *panel_at(const struct gemm_job *j, int64_t p)
@@ -302,20 +307,36 @@ static void run_piece(const struct gemm_job *j, int64_t p, int64_t u0, int64_t u
     }
 }
 
-/* One tile of rows: panels stream by; what is read next is asked for a fixed distance ahead.
- * More tiles: each piece of a panel is read from memory once, and while it is used the next piece comes in. */
-static void run_panel(const struct gemm_job *j, int64_t p, int t0, int t1, const char *next, float *scratch)
+/* One tile of rows: panels stream by; what is read next is asked for a fixed distance ahead, over the border of the panel
+ * to wherever the next one lies. */
+static void run_stream(const struct gemm_job *j, int64_t p, int t0, const char *next, float *scratch)
 {
     enum { AHEAD = 4096 };
     enum gemm_format f = j->kern->format;
-    int64_t units = gemm_units(f, j->k);
-    if (t1 - t0 == 1) {
-        run_piece(j, p, 0, units, t0, t1, panel_at(j, p) + AHEAD, scratch);
+    const char *panel = panel_at(j, p);
+    int64_t units = gemm_units(f, j->k), whole = layouts[f].group_units > 4 ? layouts[f].group_units : 4;
+    int64_t tail = (AHEAD / layouts[f].unit_bytes + whole - 1) / whole * whole, cut = units > tail ? (units - tail) / whole * whole : 0;
+    if (cut == 0 || next == panel + gemm_panel_bytes(f, j->k)) {
+        run_piece(j, p, 0, units, t0, t0 + 1, panel + AHEAD, scratch);
         return;
     }
+    run_piece(j, p, 0, cut, t0, t0 + 1, panel + (units_bytes(f, units) - units_bytes(f, cut)), scratch);
+    run_piece(j, p, cut, units, t0, t0 + 1, next, scratch);
+}
+
+/* More tiles: each piece of a panel is read from memory once, and while it is used the next one comes in.  A piece of the
+ * activations serves all panels before the next piece's turn. */
+static void run_pieces(const struct gemm_job *j, int64_t p0, int64_t p1, int t0, int t1, const char *next, float *scratch)
+{
+    enum gemm_format f = j->kern->format;
+    int64_t units = gemm_units(f, j->k);
     for (int64_t u = 0; u < units; u += GEMM_BLOCK_UNITS) {
         int64_t end = u + GEMM_BLOCK_UNITS < units ? u + GEMM_BLOCK_UNITS : units;
-        run_piece(j, p, u, end, t0, t1, end < units ? panel_at(j, p) + units_bytes(f, end) : next, scratch);
+        for (int64_t p = p0; p < p1; p++) {
+            const char *ahead = p + 1 < p1 ? panel_at(j, p + 1) + units_bytes(f, u)
+                              : end < units ? panel_at(j, p0) + units_bytes(f, end) : next;
+            run_piece(j, p, u, end, t0, t1, ahead, scratch + (size_t)(p - p0) * GEMM_BLOCK_TILES * TILE_FLOATS);
+        }
     }
 }
 
@@ -323,7 +344,14 @@ void gemm_run(const struct gemm_job *j, int64_t p0, int64_t p1, int t0, int t1, 
 {
     for (int t = t0; t < t1; t += GEMM_BLOCK_TILES) {
         int end = t + GEMM_BLOCK_TILES < t1 ? t + GEMM_BLOCK_TILES : t1;
-        for (int64_t p = p0; p < p1; p++)
-            run_panel(j, p, t, end, p + 1 < p1 ? panel_at(j, p + 1) : next, scratch);
+        int64_t step = end - t == 1 ? 1 : GEMM_BLOCK_PANELS;
+        for (int64_t p = p0; p < p1; p += step) {
+            int64_t stop = p + step < p1 ? p + step : p1;
+            const char *ahead = stop < p1 ? panel_at(j, stop) : end < t1 ? panel_at(j, p0) : next;
+            if (step == 1)
+                run_stream(j, p, t, ahead, scratch);
+            else
+                run_pieces(j, p, stop, t, end, ahead, scratch);
+        }
     }
 }

@@ -75,6 +75,7 @@ struct gemm_kern {
     int rows_max;
     void (*tile)(const struct gemm_tile *t);
     void (*prepare)(const struct gemm_kern *kern, const float *x, int64_t ldx, int rows, int64_t k, void *a);
+    int rows_many;           /* more than rows_max rows are cut into tiles of at most so many; 0: rows_max */
 };
 
 /* The best one of a format that this CPU has and isa allows.  Never NULL for valid arguments. */
@@ -126,6 +127,7 @@ gemm_epilogue_fn *gemm_epilogue_get(enum kern_isa isa);
 /* M rows are cut into the fewest tiles of nearly equal height. */
 struct gemm_rows { int n_tiles, low, n_high; };   /* the first n_high tiles have low + 1 rows, the others low */
 struct gemm_rows gemm_rows_split(int64_t m, int rows_max);
+struct gemm_rows gemm_rows_of(const struct gemm_kern *kern, int64_t m);   /* the best heights for this kernel */
 int64_t gemm_rows_first(const struct gemm_rows *r, int tile);   /* first row of a tile; m for tile n_tiles */
 
 struct gemm_job {

@@ -65,8 +65,8 @@ static void run_panels(struct dev *d, const struct linear *l, const void *a, voi
     job.a = a;
     size_t panel_bytes = gemm_panel_bytes(job.kern->format, job.k);
     int64_t n = ceil_div(job.n_panels, l->panels_per_item) * l->tile_blocks;
-    /* A few tiles: one item is claimed ahead, so that its first panel can be on its way. */
-    bool claim = job.rows.n_tiles > 1 && job.rows.n_tiles <= GEMM_BLOCK_TILES;
+    /* Few rows: one item is claimed ahead, so that its first panel can be on its way. */
+    bool claim = job.rows.n_tiles <= GEMM_BLOCK_TILES;
     int64_t item = cpu_next(d), ahead;
     for (; item < n; item = ahead) {
         ahead = claim ? cpu_next(d) : n;
@@ -150,7 +150,7 @@ void dev_linear(struct dev *d, const struct dev_linear *p, const struct dev_weig
     l->job = (struct gemm_job){
         .kern = kern, .epilogue = gemm_epilogue_get(d->isa), .epi = epilogue_of(p),
         .panels = w->panels, .bias = w->bias, .k = w->k, .n_panels = w->n_panels, .n_out = n_out,
-        .rows = gemm_rows_split(n, kern->rows_max), .out = out, .ldo = ldo,
+        .rows = gemm_rows_of(kern, n), .out = out, .ldo = ldo,
     };
     l->x = x;
     l->ldx = ldx;

@@ -147,7 +147,7 @@ static const struct gemm_kern *kern_of(const struct dev *d, const struct dev_wei
 /* Cuts of one product over n rows, as linear.c makes them; adds to the running totals. */
 static void cut_product(const struct dev *d, const struct dev_weight *w, int32_t n, struct cut *c, int64_t *items, int32_t *tiles)
 {
-    *c = (struct cut){ .first_item = *items, .first_tile = *tiles, .rows = gemm_rows_split(n, kern_of(d, w)->rows_max) };
+    *c = (struct cut){ .first_item = *items, .first_tile = *tiles, .rows = gemm_rows_of(kern_of(d, w), n) };
     if (n == 0) {
         c->rows.n_tiles = 0;
         c->panels_per_item = c->tile_blocks = c->tiles_per_item = 1;
