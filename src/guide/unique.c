@@ -61,8 +61,11 @@ struct unique *unique_fork(const struct unique *from)
     return u;
 }
 
-static bool known(const struct unique *u, const char *s, size_t n)
+/* Whether the array has the string being read, as it is now. */
+static bool known(const struct unique *u)
 {
+    size_t n = u->text.len - u->start;
+    const char *s = n ? u->text.data + u->start : "";
     for (size_t i = u->n_items; i-- > 0 && u->items[i].depth == u->n_open;)
         if (u->items[i].len == n && (n == 0 || memcmp(u->text.data + u->items[i].at, s, n) == 0))
             return true;
@@ -81,7 +84,7 @@ static enum step in_string(struct unique *u, char c)
     if (!u->is_item)
         return STEP_OK;
     size_t len = u->text.len - u->start;
-    if (known(u, u->text.data + u->start, len))
+    if (known(u))
         return STEP_REPEATS;
     if (!vec_reserve((void **)&u->items, &u->cap_items, u->n_items + 1, sizeof *u->items))
         return STEP_NOMEM;
@@ -131,7 +134,7 @@ static enum step would_repeat(struct unique *u, const char *s, size_t n)
             r = u->in_string ? in_string(u, s[i]) : outside(u, s[i]);
         }
     }
-    if (r == STEP_OK && u->in_string && u->is_item && known(u, u->text.data + u->start, u->text.len - u->start))
+    if (r == STEP_OK && u->in_string && u->is_item && known(u))
         r = STEP_EQUALS;
     u->n_open = was.n_open;
     u->n_items = was.n_items;
