@@ -18,7 +18,7 @@ guide: expr nfa dfa machine mask local unique regex schema grammar
 sample: sampler
 fwd: blk batch rope
 par: comm
-server: http sse api reply tgi embed batch
+server: http sse api reply tgi embed batch files
 engine: quire ask gen evq stream step request beam metrics trace
 bench: probe
 '

@@ -20,7 +20,8 @@ struct serve {
     int32_t cert_reqs, max_per_ip, body_timeout;
     struct api_limits limits;
     struct cli_watermark_flags watermark;
-    const char *pooling;
+    const char *pooling, *files_dir;
+    int64_t files_max_bytes;
     double model_idle_timeout;
     struct cli_list keys, names, origins, compat, models;
     struct cli_models several;
@@ -165,6 +166,8 @@ static bool fill_server_opts(struct serve *s, struct server_opts *o, struct err 
     o->api.reasoning_parser = s->reasoning_parser;
     o->api.no_auto_tools = !s->auto_tools;
     o->api.limits = s->limits;
+    o->files_dir = s->files_dir;
+    o->files_max_bytes = (size_t)s->files_max_bytes;
     o->api.pooling = strcmp(s->pooling, "mean") == 0 ? ENGINE_POOL_MEAN : strcmp(s->pooling, "cls") == 0 ? ENGINE_POOL_FIRST : ENGINE_POOL_LAST;
     if (o->api.pooling == ENGINE_POOL_LAST && strcmp(s->pooling, "last") != 0)
         return err_set(e, ERR_INVALID, "--pooling: '%s' is not last, mean or cls", s->pooling);
@@ -379,6 +382,8 @@ int cmd_serve(int argc, char **argv)
         {"max-best-of", 0, CLI_INT, &s.limits.best_of, "N", "largest best_of; 0: --max-num-seqs", 0, 65536},
         {"max-stop-sequences", 0, CLI_INT, &s.limits.stop_sequences, "N", "most stop strings of a request; 0: 64", 0, 64},
         {"pooling", 0, CLI_STR, &s.pooling, "HOW", "embeddings are of the last token, the mean over all, or the first (cls)", 0, 0},
+        {"files-dir", 0, CLI_STR, &s.files_dir, "DIR", "keep /v1/files and run /v1/batches there; without it they are off", 0, 0},
+        {"files-max-bytes", 0, CLI_I64, &s.files_max_bytes, "N", "most bytes of all files there; 0: no bound", 0, 1e15},
         {"watermark-key", 0, CLI_STR, &s.watermark.key_file, "FILE", "the secret that requests with watermark: true are marked with; without it a known one", 0, 0},
         {"watermark-gamma", 0, CLI_F64, &s.watermark.gamma, "X", "share of the vocabulary that the watermark favours at each token", 0, 1},
         {"watermark-delta", 0, CLI_F64, &s.watermark.delta, "X", "how much: what is added to their logits", 0, 100},

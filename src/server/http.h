@@ -27,7 +27,7 @@
 struct http;
 struct http_exchange;
 
-enum http_method { HTTP_GET = 1, HTTP_POST = 2 };   /* HEAD goes with GET, OPTIONS is answered for every route */
+enum http_method { HTTP_GET = 1, HTTP_POST = 2, HTTP_DELETE = 4 };   /* HEAD goes with GET, OPTIONS is answered for every route */
 
 enum http_route_flags {
     HTTP_OPEN = 1,       /* needs no key */
@@ -115,6 +115,8 @@ void http_route_stats(const struct http *h, int i, struct http_route_stats *out)
 
 const char *http_body(const struct http_exchange *x, size_t *len);   /* NUL-terminated */
 const char *http_path(const struct http_exchange *x);
+bool http_is_get(const struct http_exchange *x);              /* or HEAD */
+const char *http_content_type(const struct http_exchange *x); /* of the body; NULL: it does not say.  Handlers of HTTP_WORK routes, too */
 /* The client's X-Request-Id when it was acceptable, else 32 hex digits. */
 const char *http_id(const struct http_exchange *x);
 

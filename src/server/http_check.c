@@ -23,7 +23,7 @@ static unsigned method_bit(const char *method)
 {
     if (strcmp(method, "GET") == 0 || strcmp(method, "HEAD") == 0)
         return HTTP_GET;
-    return strcmp(method, "POST") == 0 ? HTTP_POST : 0;
+    return strcmp(method, "POST") == 0 ? HTTP_POST : strcmp(method, "DELETE") == 0 ? HTTP_DELETE : 0;
 }
 
 static bool hits(const struct http_route *r, const char *path)
@@ -55,12 +55,18 @@ static bool has_key(struct http_exchange *x)
     return x->holder != NULL;
 }
 
+const char *http_content_type(const struct http_exchange *x) { return x->body_type[0] ? x->body_type : NULL; }
+
+bool http_is_get(const struct http_exchange *x) { return method_bit(x->method) == HTTP_GET; }
+
 /* What the headers say that is not decided on: an invalid traceparent counts as none. */
 void http_read_headers(struct http_exchange *x)
 {
     const char *trace = header(x, "traceparent"), *timings = header(x, "X-Quire-Timings");
     if (trace && !http_header_traceparent(trace, x->trace_id, x->span_id))
         x->trace_id[0] = x->span_id[0] = 0;
+    const char *type = header(x, "Content-Type");
+    snprintf(x->body_type, sizeof x->body_type, "%s", type ? type : "");
     x->wants_timings = timings && http_header_is_true(timings);
 }
 
@@ -93,7 +99,7 @@ void http_add_cors(const struct http_exchange *x, struct MHD_Response *r)
         MHD_add_response_header(r, "Vary", "Origin");
     if (strcmp(x->method, "OPTIONS") == 0) {
         const char *wanted = header(x, "Access-Control-Request-Headers");
-        MHD_add_response_header(r, "Access-Control-Allow-Methods", "GET, POST, OPTIONS");
+        MHD_add_response_header(r, "Access-Control-Allow-Methods", "GET, POST, DELETE, OPTIONS");
         MHD_add_response_header(r, "Access-Control-Allow-Headers", wanted ? wanted : "Authorization, Content-Type");
         MHD_add_response_header(r, "Access-Control-Max-Age", "600");
     }
@@ -106,7 +112,8 @@ static void set_allow(struct http_exchange *x)
     unsigned methods = 0;
     for (int i = 0; i < x->h->o.n_routes; i++)
         methods |= hits(&x->h->o.routes[i], x->path) ? x->h->o.routes[i].methods : 0;
-    snprintf(x->allow, sizeof x->allow, "%s%sOPTIONS", methods & HTTP_GET ? "GET, HEAD, " : "", methods & HTTP_POST ? "POST, " : "");
+    snprintf(x->allow, sizeof x->allow, "%s%s%sOPTIONS", methods & HTTP_GET ? "GET, HEAD, " : "", methods & HTTP_POST ? "POST, " : "",
+             methods & HTTP_DELETE ? "DELETE, " : "");
 }
 
 static bool take_place(struct http_exchange *x)

@@ -47,8 +47,9 @@ struct http_exchange {
     int status;
     struct buf out; size_t out_pos;       /* reply body, or what was pulled and not sent */
     const char *content_type;
-    char allow[32];
+    char allow[48];
     bool tgi_errors;
+    char body_type[160];                  /* Content-Type of the body, cut */
     struct buf headers;                   /* further ones: name, 0, value, 0 */
     int retry_after_s;
     bool is_pull, pull_done;

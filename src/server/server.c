@@ -3,6 +3,7 @@
 #include <string.h>
 #include "base/clock.h"
 #include "base/mem.h"
+#include "server/files.h"
 #include "server/server_int.h"
 
 static const char JSON[] = "application/json";
@@ -242,6 +243,10 @@ static const struct http_route routes[] = {
     {"/load", HTTP_GET, 0, on_load},
     {"/metrics", HTTP_GET, 0, on_metrics},
     {"/v1/embeddings", HTTP_POST, HTTP_JSON | HTTP_WORK | HTTP_LIMITED, server_embeddings},
+    {"/v1/files", HTTP_GET | HTTP_POST, HTTP_WORK, server_files},
+    {"/v1/files/", HTTP_GET | HTTP_DELETE, HTTP_PREFIX | HTTP_WORK, server_file},
+    {"/v1/batches", HTTP_GET | HTTP_POST, HTTP_JSON | HTTP_WORK, server_batches},
+    {"/v1/batches/", HTTP_GET | HTTP_POST, HTTP_PREFIX | HTTP_WORK, server_batch},
     {"/pooling", HTTP_POST, HTTP_JSON | HTTP_WORK | HTTP_LIMITED, server_pooling},
     {"/score", HTTP_POST, HTTP_JSON | HTTP_WORK | HTTP_LIMITED, server_score},
     {"/v1/score", HTTP_POST, HTTP_JSON | HTTP_WORK | HTTP_LIMITED, server_score},
@@ -291,7 +296,8 @@ bool server_open(struct server **out, const struct server_opts *o, struct err *e
     struct server_models_opts mo = o->models;
     mo.api = o->api;
     bool ok = o->models.n_models > 0 ? server_models_open(&s->models, &mo, e) : server_models_open_one(&s->models, &o->api, e);
-    if (!ok || !http_open(&s->http, &h, e)) {
+    const struct files_opts fo = {.dir = o->files_dir, .max_total_bytes = o->files_max_bytes, .models = s->models, .log = o->api.log};
+    if (!ok || (o->files_dir && !files_open(&s->files, &fo, e)) || !http_open(&s->http, &h, e)) {
         server_close(&s);
         return false;
     }
@@ -307,6 +313,8 @@ bool server_reload(struct server *s, struct err *e) { return http_reload(s->http
 void server_drain(struct server *s)
 {
     atomic_store(&s->draining, true);
+    if (s->files)
+        files_stop(s->files);
     server_models_drain(s->models);
 }
 
@@ -326,6 +334,7 @@ void server_close(struct server **ps)
     if (s->models)
         server_models_stop(s->models);   /* so that nothing is parked when the workers end */
     http_close(&s->http);
+    files_close(&s->files);
     server_models_close(&s->models);
     mem_free(s);
 }

@@ -21,6 +21,8 @@ struct server_opts {
     struct http_opts http;       /* routes, ctx and log are the server's own */
     bool metrics_public;         /* /metrics needs no key */
     int64_t stall_us;            /* a step that takes longer makes /health say 503; 0: none does */
+    const char *files_dir;       /* where files and batches are kept (server/files.h); NULL: nowhere */
+    size_t files_max_bytes;      /* all together; 0: no bound */
     bool metrics_vllm, metrics_tgi;   /* also export under their names */
 };
 /* 127.0.0.1:8000, 2 socket threads, 2 workers, 32 MiB bodies, 120 s idle, request ids on, generation_config used. */

@@ -14,6 +14,7 @@ struct server {
     struct http *http;
     struct http_route routes[SERVER_MAX_ROUTES];
     int64_t start_unix_s;
+    struct files *files;                 /* NULL: none are kept */
     atomic_bool draining;
     atomic_ullong tgi_overloaded, tgi_invalid;   /* requests on TGI's routes that were refused */
 };
@@ -37,6 +38,12 @@ void server_embeddings(void *ctx, struct http_exchange *x);
 void server_pooling(void *ctx, struct http_exchange *x);
 void server_score(void *ctx, struct http_exchange *x);
 void server_rerank(void *ctx, struct http_exchange *x);
+
+/* server_files.c */
+void server_files(void *ctx, struct http_exchange *x);
+void server_file(void *ctx, struct http_exchange *x);
+void server_batches(void *ctx, struct http_exchange *x);
+void server_batch(void *ctx, struct http_exchange *x);
 
 /* server_web.c: the page's files, and the numbers that it draws. */
 void server_web_file(void *ctx, struct http_exchange *x);

@@ -1,0 +1,212 @@
+/* The routes of files and batches. */
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include "base/json.h"
+#include "base/mem.h"
+#include "server/files.h"
+#include "server/server_int.h"
+
+static const char JSON[] = "application/json";
+
+/* Takes over j; NULL: e is the answer. */
+static void answer(struct http_exchange *x, json_t *j, const struct api_error *e)
+{
+    struct buf out;
+    buf_init(&out, 0);
+    if (j && json_write(j, &out)) {
+        http_reply(x, 200, JSON, &out);
+    } else {
+        struct api_error nomem;
+        api_fail(&nomem, ERR_NOMEM, NULL, "out of memory");
+        http_reply_error(x, j ? &nomem : e);
+    }
+    buf_free(&out);
+    json_decref(j);
+}
+
+static bool has_files(struct server *s, struct http_exchange *x)
+{
+    struct api_error e;
+    if (s->files)
+        return true;
+    api_fail_status(&e, 404, "this server keeps no files: start it with --files-dir DIR");
+    http_reply_error(x, &e);
+    return false;
+}
+
+/* ---- multipart/form-data (RFC 7578) ---- */
+
+struct part { const char *name, *filename, *data; size_t name_len, filename_len, len; };
+
+/* The value of key="..." in a part's headers. */
+static const char *attribute(const char *from, const char *to, const char *key, size_t *n)
+{
+    size_t k = strlen(key);
+    for (const char *at = from; at + k < to; at++)
+        if (strncasecmp(at, key, k) == 0 && (at == from || strchr(" ;\t", at[-1]))) {
+            const char *end = memchr(at + k, '"', (size_t)(to - at) - k);
+            *n = end ? (size_t)(end - at) - k : 0;
+            return end ? at + k : NULL;
+        }
+    return NULL;
+}
+
+/* The part after *at; false: there is none. */
+static bool next_part(const char **at, const char *end, const char *mark, size_t n_mark, struct part *p)
+{
+    const char *from = memmem(*at, (size_t)(end - *at), mark, n_mark);
+    if (!from || end - from < (ptrdiff_t)n_mark + 2 || memcmp(from + n_mark, "\r\n", 2) != 0)
+        return false;
+    from += n_mark;
+    const char *data = memmem(from, (size_t)(end - from), "\r\n\r\n", 4);
+    const char *stop = data ? memmem(data + 2, (size_t)(end - data) - 2, mark, n_mark) : NULL;
+    if (!stop || stop - 2 < data + 2)
+        return false;
+    *p = (struct part){.data = data + 4, .len = stop - 2 < data + 4 ? 0 : (size_t)(stop - 2 - (data + 4))};
+    p->name = attribute(from, data, "name=\"", &p->name_len);
+    p->filename = attribute(from, data, "filename=\"", &p->filename_len);
+    *at = stop;
+    return true;
+}
+
+static bool is_named(const struct part *p, const char *name) { return p->name && p->name_len == strlen(name) && memcmp(p->name, name, p->name_len) == 0; }
+
+/* "--" and the boundary that the Content-Type tells. */
+static bool read_boundary(const char *type, char mark[80])
+{
+    const char *at = type && strncasecmp(type, "multipart/form-data", 19) == 0 ? strcasestr(type, "boundary=") : NULL;
+    if (!at)
+        return false;
+    at += strlen("boundary=");
+    bool quoted = *at == '"';
+    at += quoted;
+    size_t n = strcspn(at, quoted ? "\"" : "; \t");
+    if (n == 0 || n > 70)
+        return false;
+    memcpy(mark, "--", 2);
+    memcpy(mark + 2, at, n);
+    mark[n + 2] = 0;
+    return true;
+}
+
+static json_t *upload(struct server *s, struct http_exchange *x, struct api_error *e)
+{
+    char mark[80], purpose[32] = "batch", name[256] = "file", seconds[24] = "";
+    size_t len;
+    const char *at = http_body(x, &len), *end = at + len;
+    struct part p, file = {0};
+    if (!read_boundary(http_content_type(x), mark)) {
+        api_fail_status(e, 415, "a file is sent as multipart/form-data with the fields purpose and file");
+        return NULL;
+    }
+    while (next_part(&at, end, mark, strlen(mark), &p)) {
+        if (is_named(&p, "file"))
+            file = p;
+        else if (is_named(&p, "purpose") && p.len < sizeof purpose)
+            snprintf(purpose, sizeof purpose, "%.*s", (int)p.len, p.data);
+        else if (is_named(&p, "expires_after[seconds]") && p.len < sizeof seconds)
+            snprintf(seconds, sizeof seconds, "%.*s", (int)p.len, p.data);
+    }
+    if (!file.data) {
+        api_fail(e, ERR_INVALID, "file", "'file' is required");
+        return NULL;
+    }
+    if (strcmp(purpose, "batch") != 0) {
+        api_fail(e, ERR_INVALID, "purpose", "'purpose' must be batch, found '%.32s'", purpose);
+        return NULL;
+    }
+    if (file.filename && file.filename_len && file.filename_len < sizeof name)
+        snprintf(name, sizeof name, "%.*s", (int)file.filename_len, file.filename);
+    int64_t expires = *seconds ? strtoll(seconds, NULL, 10) : 0;
+    if (*seconds && (expires < 1 || expires > 10LL * 365 * 86400)) {
+        api_fail(e, ERR_INVALID, "expires_after", "'expires_after[seconds]' must be a number of seconds");
+        return NULL;
+    }
+    return files_add(s->files, name, purpose, file.data, file.len, expires, e);
+}
+
+/* ---- routes ---- */
+
+static json_t *list_of(struct server *s, const char *prefix)
+{
+    return json_pack("{s:s,s:o,s:b}", "object", "list", "data", files_list(s->files, prefix), "has_more", 0);
+}
+
+void server_files(void *ctx, struct http_exchange *x)
+{
+    struct server *s = ctx;
+    struct api_error e = {.status = 503};
+    if (has_files(s, x))
+        answer(x, http_is_get(x) ? list_of(s, "file-") : upload(s, x, &e), &e);
+}
+
+void server_file(void *ctx, struct http_exchange *x)
+{
+    struct server *s = ctx;
+    struct api_error e = {.status = 503};
+    struct buf out;
+    char id[64];
+    const char *rest = http_path(x) + strlen("/v1/files/"), *slash = strchr(rest, '/');
+    if (!has_files(s, x))
+        return;
+    snprintf(id, sizeof id, "%.*s", (int)(slash ? slash - rest : 63), rest);
+    if (!http_is_get(x)) {
+        answer(x, files_delete(s->files, id, &e) ? json_pack("{s:s,s:s,s:b}", "id", id, "object", "file", "deleted", 1) : NULL, &e);
+    } else if (!slash) {
+        answer(x, files_get(s->files, id, &e), &e);
+    } else if (strcmp(slash, "/content") == 0) {
+        buf_init(&out, 0);
+        if (files_content(s->files, id, &out, &e))
+            http_reply(x, 200, "application/octet-stream", &out);
+        else
+            http_reply_error(x, &e);
+        buf_free(&out);
+    } else {
+        api_fail_status(&e, 404, "there is nothing at %.160s", http_path(x));
+        http_reply_error(x, &e);
+    }
+}
+
+static json_t *add_batch(struct server *s, struct http_exchange *x, struct api_error *e)
+{
+    struct err err;
+    size_t len;
+    const char *body = http_body(x, &len);
+    if (!server_models_is_one(s->models)) {
+        api_fail(e, ERR_UNSUPPORTED, NULL, "batches need a server with one model");
+        return NULL;
+    }
+    json_t *doc = json_parse(body, len, &err), *j = NULL;
+    if (!doc)
+        api_fail_err(e, NULL, &err);
+    else
+        j = files_batch_add(s->files, doc, e);
+    json_decref(doc);
+    return j;
+}
+
+void server_batches(void *ctx, struct http_exchange *x)
+{
+    struct server *s = ctx;
+    struct api_error e = {.status = 503};
+    if (has_files(s, x))
+        answer(x, http_is_get(x) ? list_of(s, "batch_") : add_batch(s, x, &e), &e);
+}
+
+void server_batch(void *ctx, struct http_exchange *x)
+{
+    struct server *s = ctx;
+    struct api_error e = {.status = 503};
+    char id[64];
+    const char *rest = http_path(x) + strlen("/v1/batches/"), *slash = strchr(rest, '/');
+    if (!has_files(s, x))
+        return;
+    snprintf(id, sizeof id, "%.*s", (int)(slash ? slash - rest : 63), rest);
+    if (strncmp(id, "batch_", 6) != 0 || (slash && strcmp(slash, "/cancel") != 0) || (slash == NULL) != http_is_get(x)) {
+        api_fail_status(&e, 404, "there is nothing at %.160s", http_path(x));
+        http_reply_error(x, &e);
+        return;
+    }
+    answer(x, slash ? files_batch_cancel(s->files, id, &e) : files_get(s->files, id, &e), &e);
+}
