@@ -31,11 +31,11 @@ static bool read_rules(struct quantize *q, struct err *e)
     if (!q->list)
         return err_set(e, ERR_NOMEM, "out of memory");
     for (int i = 0; i < q->ignore.n; i++)
-        q->list[n++] = (struct convert_rule){ q->ignore.items[i], strlen(q->ignore.items[i]), CONVERT_NONE };
+        q->list[n++] = (struct convert_rule){ q->ignore.items[i], strlen(q->ignore.items[i]), CONVERT_NONE, -1 };
     for (int i = 0; i < q->rules.n; i++) {
         const char *rule = q->rules.items[i], *is = strrchr(rule, '=');
-        if (!is || is == rule || !convert_format_parse(is + 1, strlen(is + 1), &q->list[n].format))
-            return err_set(e, ERR_INVALID, "--recipe: '%s' is not PATTERN=FORMAT with int4, int8, int8-weight, fp8 or none", rule);
+        if (!is || is == rule || !convert_format_parse(is + 1, strlen(is + 1), &q->list[n].format, &q->list[n].group))
+            return err_set(e, ERR_INVALID, "--recipe: '%s' is not PATTERN=FORMAT with int4, int4-gN, int8, int8-weight, int8-weight-gN, fp8 or none", rule);
         q->list[n].pattern = rule;
         q->list[n++].pattern_len = (size_t)(is - rule);
     }
@@ -71,8 +71,9 @@ static bool read_method(struct quantize *q, struct err *e)
 static bool read_options(struct quantize *q, struct err *e)
 {
     struct convert_opts *o = &q->o;
-    if (!convert_format_parse(q->format, strlen(q->format), &o->format) || o->format == CONVERT_NONE)
-        return err_set(e, ERR_INVALID, "--format: '%s' is not int4, int8, int8-weight or fp8", q->format);
+    int64_t group;
+    if (!convert_format_parse(q->format, strlen(q->format), &o->format, &group) || o->format == CONVERT_NONE || group >= 0)
+        return err_set(e, ERR_INVALID, "--format: '%s' is not int4, int8, int8-weight or fp8 (the size of groups is --group-size)", q->format);
     if (!read_method(q, e) || !read_rules(q, e))
         return false;
     if (q->act_order && !o->gptq)
@@ -113,8 +114,8 @@ static json_t *linears(const struct convert_report *r)
     json_t *list = json_array();
     for (size_t i = 0; i < r->n_linears; i++) {
         const struct convert_linear *l = &r->linears[i];
-        json_array_append_new(list, json_pack("{s:s,s:i,s:s,s:I,s:I,s:o,s:s?}", "name", l->name, "layer", l->layer, "format", convert_format_name(l->format),
-                                              "rows", (json_int_t)l->rows, "cols", (json_int_t)l->cols, "error",
+        json_array_append_new(list, json_pack("{s:s,s:i,s:s,s:I,s:I,s:I,s:o,s:s?}", "name", l->name, "layer", l->layer, "format", convert_format_name(l->format),
+                                              "rows", (json_int_t)l->rows, "cols", (json_int_t)l->cols, "group", (json_int_t)l->group, "error",
                                               l->format == CONVERT_NONE ? json_null() : number(l->error), "note", l->why));
     }
     return list;
@@ -125,9 +126,10 @@ static bool print_json(const struct quantize *q, const struct convert_report *r,
     json_t *layers = json_array();
     for (int i = 0; r->layer_error && i < r->n_layers; i++)
         json_array_append_new(layers, number(r->layer_error[i]));
-    json_t *out = json_pack("{s:s,s:s,s:s,s:o,s:o,s:I,s:I,s:I,s:I,s:i,s:i,s:f,s:s,s:o,s:o}", "dst", q->o.dst, "format", q->format, "method", q->method,
+    json_t *out = json_pack("{s:s,s:s,s:s,s:o,s:o,s:o,s:I,s:I,s:I,s:I,s:i,s:i,s:f,s:s,s:o,s:o}", "dst", q->o.dst, "format", q->format, "method", q->method,
                             "perplexity_before", r->has_perplexity ? number(r->perplexity_before) : json_null(), "perplexity_after",
-                            r->has_perplexity ? number(r->perplexity_after) : json_null(), "calibration_tokens", (json_int_t)r->calibration_tokens,
+                            r->has_perplexity ? number(r->perplexity_after) : json_null(),
+                            "divergence", r->has_perplexity ? number(r->divergence) : json_null(), "calibration_tokens", (json_int_t)r->calibration_tokens,
                             "heldout_tokens", (json_int_t)r->heldout_tokens, "bytes_before", (json_int_t)r->bytes_before, "bytes_after",
                             (json_int_t)r->bytes_after, "shards", r->n_shards, "resumed_at", r->resumed_at, "seconds", seconds, "error_of",
                             r->errors_of_outputs ? "outputs" : "weights", "layer_error", layers, "linears", linears(r));
@@ -143,21 +145,26 @@ static void print_table(const struct quantize *q, const struct convert_report *r
 {
     if (r->resumed_at)
         printf("went on behind layer %d, where an earlier run had stopped\n", r->resumed_at - 1);
-    printf("%-52s %-12s %14s %12s\n", "linear", "format", "shape", r->errors_of_outputs ? "output error" : "weight error");
+    printf("%-52s %-16s %14s %12s\n", "linear", "format", "shape", r->errors_of_outputs ? "output error" : "weight error");
     for (size_t i = 0; i < r->n_linears; i++) {
         const struct convert_linear *l = &r->linears[i];
-        char shape[40];
+        char shape[40], format[40];
         snprintf(shape, sizeof shape, "%lldx%lld", (long long)l->rows, (long long)l->cols);
-        if (l->format == CONVERT_NONE)
-            printf("%-52s %-12s %14s %12s", l->name, "as it is", shape, "");
+        if (l->group)
+            snprintf(format, sizeof format, "%s-g%lld", convert_format_name(l->format), (long long)l->group);
         else
-            printf("%-52s %-12s %14s %11.4f%%", l->name, convert_format_name(l->format), shape, 100 * sqrt(l->error));
+            snprintf(format, sizeof format, "%s", convert_format_name(l->format));
+        if (l->format == CONVERT_NONE)
+            printf("%-52s %-16s %14s %12s", l->name, "as it is", shape, "");
+        else
+            printf("%-52s %-16s %14s %11.4f%%", l->name, format, shape, 100 * sqrt(l->error));
         printf("%s%s\n", l->why ? "  " : "", l->why ? l->why : "");
     }
     for (int i = 0; r->layer_error && i < r->n_layers; i++)
         printf("behind layer %-3d rows differ by %.4f%%\n", i, 100 * sqrt(r->layer_error[i]));
     if (r->has_perplexity)
-        printf("perplexity of %lld held-out tokens: %.4f before, %.4f after\n", (long long)r->heldout_tokens, r->perplexity_before, r->perplexity_after);
+        printf("perplexity of %lld held-out tokens: %.4f before, %.4f after; distributions differ by %.5f nats a token\n", (long long)r->heldout_tokens,
+               r->perplexity_before, r->perplexity_after, r->divergence);
     printf("%.1f MB before, %.1f MB after, in %d file%s of %s, %.1f s\n", (double)r->bytes_before / 1e6, (double)r->bytes_after / 1e6, r->n_shards,
            r->n_shards == 1 ? "" : "s", q->o.dst, seconds);
 }
@@ -191,13 +198,13 @@ int cmd_quantize(int argc, char **argv)
     const struct cli_opt opts[] = {
         {"format", 0, CLI_STR, &q.format, "FORMAT", "int4 (groups, activations kept), int8 (W8A8), int8-weight (groups, activations kept) or fp8", 0, 0},
         {"method", 0, CLI_STR, &q.method, "HOW", "rtn (round to nearest), awq, gptq or awq-gptq", 0, 0},
-        {"group-size", 0, CLI_INT, &q.group, "N", "inputs that share a scale in int4 and int8-weight; 0: all", 0, 1 << 20},
+        {"group-size", 0, CLI_INT, &q.group, "N", "inputs that share a scale in int4 and int8-weight, halved where they do not divide a linear's; 0: all", 0, 1 << 20},
         {"asymmetric", 0, CLI_FLAG, &q.asymmetric, NULL, "int4 and int8-weight: a zero point for each group", 0, 0},
         {"search-scales", 0, CLI_FLAG, &q.search, NULL, "search each scale for the least error; without, it covers the largest weight", 0, 0},
         {"smooth", 0, CLI_F64, &q.smooth, "A", "SmoothQuant's migration strength for int8 behind norms, such as 0.5; 0: none", 0, 1},
         {"damp", 0, CLI_F64, &q.damp, "X", "gptq: damping, as a share of the mean of the Hessian's diagonal", 0, 1},
         {"act-order", 0, CLI_FLAG, &q.act_order, NULL, "gptq: columns with the largest inputs first; groups keep their places", 0, 0},
-        {"recipe", 0, CLI_LIST, &q.rules, "PATTERN=FORMAT", "a format for linears whose names fit ('*' any text); the first that fits counts; none: as they are", 0, 0},
+        {"recipe", 0, CLI_LIST, &q.rules, "PATTERN=FORMAT", "a format for linears whose names fit ('*' any text), -gN behind it for groups of N; the first that fits counts; none: as they are", 0, 0},
         {"ignore", 0, CLI_LIST, &q.ignore, "PATTERN", "leave these linears as they are; goes before --recipe", 0, 0},
         {"calibration", 0, CLI_STR, &q.calibration, "FILE", "text whose activations choose scales and codes, - for stdin; else one that is built in", 0, 0},
         {"calibration-tokens", 0, CLI_INT, &q.tokens, "N", "most tokens of it", 2, 1 << 28},

@@ -5,16 +5,35 @@
 #include "base/buf.h"
 #include "base/json.h"
 #include "base/mem.h"
+#include "base/vec.h"
 #include "convert/convert_int.h"
 
 enum { MAX_CONFIG = 4 << 20, MAX_FILE = 256 << 20 };
 
-static bool uses(const struct convert *c, enum convert_format f)
+/* What one config group says of its linears. */
+struct kind { enum convert_format format; int64_t group; };
+struct kinds { struct kind *list; size_t n, cap; };
+
+static bool is_kind(const struct unit *u, const struct kind *k)
 {
-    for (size_t i = 0; i < c->n_units; i++)
-        if (c->units[i].format == f)
-            return true;
-    return false;
+    return u->format == k->format && u->group == k->group;
+}
+
+/* All that differ, by format and then as they come. */
+static bool list_kinds(const struct convert *c, struct kinds *out)
+{
+    for (int f = CONVERT_NONE + 1; f < CONVERT_FORMAT_COUNT; f++)
+        for (size_t i = 0; i < c->n_units; i++) {
+            bool known = (int)c->units[i].format != f;
+            for (size_t k = 0; k < out->n && !known; k++)
+                known = is_kind(&c->units[i], &out->list[k]);
+            if (known)
+                continue;
+            if (!vec_reserve((void **)&out->list, &out->cap, out->n + 1, sizeof *out->list))
+                return false;
+            out->list[out->n++] = (struct kind){ c->units[i].format, c->units[i].group };
+        }
+    return true;
 }
 
 static const char *layout(enum convert_format f)
@@ -22,14 +41,14 @@ static const char *layout(enum convert_format f)
     return f == CONVERT_INT8 ? "int-quantized" : f == CONVERT_FP8 ? "float-quantized" : "pack-quantized";
 }
 
-static json_t *weights(const struct convert *c, enum convert_format f)
+static json_t *weights(const struct convert *c, const struct kind *k)
 {
-    bool grouped = (f == CONVERT_INT4 || f == CONVERT_INT8_WEIGHT) && c->o->group > 0, packed = f == CONVERT_INT4 || f == CONVERT_INT8_WEIGHT;
+    bool packed = k->format == CONVERT_INT4 || k->format == CONVERT_INT8_WEIGHT;
     json_t *order = c->o->gptq && c->o->act_order && packed ? json_string("weight") : json_null();
-    return json_pack("{s:i,s:s,s:b,s:s,s:o,s:n,s:b,s:o,s:s,s:{}}", "num_bits", f == CONVERT_INT4 ? 4 : 8, "type", f == CONVERT_FP8 ? "float" : "int",
-                     "symmetric", packed ? c->o->symmetric : 1, "strategy", grouped ? "group" : "channel", "group_size",
-                     grouped ? json_integer((json_int_t)c->o->group) : json_null(), "block_structure", "dynamic", 0, "actorder", order, "observer",
-                     "minmax", "observer_kwargs");
+    return json_pack("{s:i,s:s,s:b,s:s,s:o,s:n,s:b,s:o,s:s,s:{}}", "num_bits", k->format == CONVERT_INT4 ? 4 : 8, "type",
+                     k->format == CONVERT_FP8 ? "float" : "int", "symmetric", packed ? c->o->symmetric : 1, "strategy", k->group > 0 ? "group" : "channel",
+                     "group_size", k->group > 0 ? json_integer((json_int_t)k->group) : json_null(), "block_structure", "dynamic", 0, "actorder", order,
+                     "observer", "minmax", "observer_kwargs");
 }
 
 static json_t *activations(enum convert_format f)
@@ -41,13 +60,14 @@ static json_t *activations(enum convert_format f)
 }
 
 /* With one format all linears but those of `ignore`; with several each by name. */
-static json_t *targets(const struct convert *c, enum convert_format f, bool several)
+/* With one kind all linears but those of `ignore`; with several each by name: a class would be found before the parts of a fused linear are. */
+static json_t *targets(const struct convert *c, const struct kind *k, bool several)
 {
     json_t *list = json_array();
     if (!several)
         json_array_append_new(list, json_string("Linear"));
     for (size_t i = 0; several && i < c->n_units; i++)
-        for (int j = 0; c->units[i].format == f && j < c->units[i].n_mats; j++)
+        for (int j = 0; is_kind(&c->units[i], k) && j < c->units[i].n_mats; j++)
             json_array_append_new(list, json_string(c->units[i].mats[j].name));
     return list;
 }
@@ -65,23 +85,22 @@ static json_t *ignored(const struct convert *c)
 
 static json_t *quantization_config(const struct convert *c)
 {
-    json_t *groups = json_object();
-    int n = 0;
-    const char *one = NULL;
-    for (int f = CONVERT_INT4; f < CONVERT_FORMAT_COUNT; f++)
-        n += uses(c, (enum convert_format)f);
-    bool several = n > 1;
-    n = 0;
-    for (int f = CONVERT_INT4; f < CONVERT_FORMAT_COUNT; f++) {
-        enum convert_format format = (enum convert_format)f;
-        char name[24];
-        if (!uses(c, format))
-            continue;
-        snprintf(name, sizeof name, "group_%d", n++);
-        one = !one || strcmp(one, layout(format)) == 0 ? layout(format) : "mixed-precision";
-        json_object_set_new(groups, name, json_pack("{s:o,s:o,s:o,s:n,s:s}", "targets", targets(c, format, several), "weights", weights(c, format),
-                                                    "input_activations", activations(format), "output_activations", "format", layout(format)));
+    struct kinds kinds = { 0 };
+    if (!list_kinds(c, &kinds)) {
+        mem_free(kinds.list);
+        return NULL;
     }
+    json_t *groups = json_object();
+    const char *one = NULL;
+    for (size_t i = 0; i < kinds.n; i++) {
+        const struct kind *k = &kinds.list[i];
+        char name[32];
+        snprintf(name, sizeof name, "group_%zu", i);
+        one = !one || strcmp(one, layout(k->format)) == 0 ? layout(k->format) : "mixed-precision";
+        json_object_set_new(groups, name, json_pack("{s:o,s:o,s:o,s:n,s:s}", "targets", targets(c, k, kinds.n > 1), "weights", weights(c, k),
+                                                    "input_activations", activations(k->format), "output_activations", "format", layout(k->format)));
+    }
+    mem_free(kinds.list);
     return json_pack("{s:s,s:s,s:s,s:o,s:o,s:n,s:n}", "quant_method", "compressed-tensors", "format", one, "quantization_status", "compressed",
                      "config_groups", groups, "ignore", ignored(c), "kv_cache_scheme", "global_compression_ratio");
 }

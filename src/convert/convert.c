@@ -4,9 +4,12 @@
 #include <errno.h>
 #include <limits.h>
 #include <math.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
+#include <unistd.h>
 #include "base/file.h"
 #include "base/mem.h"
 #include "convert/convert_int.h"
@@ -51,12 +54,20 @@ static bool open_device(struct convert *c, struct err *e)
     return kern_isa_parse(dev_caps(c->d)->isa, &c->team.isa) || err_set(e, ERR_INTERNAL, "instruction set %s is unknown", dev_caps(c->d)->isa);
 }
 
+/* What a run leaves that was stopped before its first state: nothing to go on from, and nothing to keep. */
+static bool is_leftover(const char *name)
+{
+    static const char part[] = ".safetensors.part";
+    size_t n = strlen(name), k = sizeof part - 1;
+    return strcmp(name, ".quantize-state.new") == 0 || (n > k && strcmp(name + n - k, part) == 0);
+}
+
 static bool is_empty(const char *dir)
 {
     DIR *d = opendir(dir);
     bool empty = d != NULL;
     for (struct dirent *ent; d && (ent = readdir(d));)
-        empty &= strcmp(ent->d_name, ".") == 0 || strcmp(ent->d_name, "..") == 0;
+        empty &= strcmp(ent->d_name, ".") == 0 || strcmp(ent->d_name, "..") == 0 || is_leftover(ent->d_name);
     if (d)
         closedir(d);
     return empty;
@@ -78,6 +89,16 @@ static bool open_folder(const struct convert_opts *o, struct err *e)
         return true;
     }
     return mkdir(o->dst, 0777) == 0 || err_set(e, ERR_IO, "%s: cannot make the folder: %s", o->dst, strerror(errno));
+}
+
+/* Two runs into one folder would write each other's files. */
+static bool lock_folder(struct convert *c, struct err *e)
+{
+    c->lock = open(c->o->dst, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (c->lock < 0)
+        return err_set(e, ERR_IO, "%s: cannot open the folder: %s", c->o->dst, strerror(errno));
+    return flock(c->lock, LOCK_EX | LOCK_NB) == 0 || errno != EWOULDBLOCK ||
+        err_set(e, ERR_OVERLOADED, "%s: another run is writing to it", c->o->dst);
 }
 
 static bool has_walk(const struct convert *c)
@@ -172,7 +193,8 @@ static bool walk_layer(struct convert *c, int layer, struct err *e)
 
 /* ---- the head ---- */
 
-static double nll(const float *logits, int32_t vocab, int32_t target)
+/* log of the sum of exponentials. */
+static double log_sum(const float *logits, int32_t vocab)
 {
     float most = logits[0];
     double sum = 0;
@@ -180,23 +202,50 @@ static double nll(const float *logits, int32_t vocab, int32_t target)
         most = logits[i] > most ? logits[i] : most;
     for (int32_t i = 0; i < vocab; i++)
         sum += exp((double)logits[i] - (double)most);
-    return log(sum) + (double)most - (double)logits[target];
+    return log(sum) + (double)most;
 }
 
-static bool perplexity(struct convert *c, float *x, double *out, struct err *e)
+struct scores { double before, after, divergence; int64_t n; };
+
+/* Of one token's logits as they were, p, and as they are, q: -log of the one that came, and how much of p q has lost. */
+static void score(struct scores *s, const float *p, const float *q, int32_t vocab, int32_t target)
+{
+    double p_sum = log_sum(p, vocab), q_sum = log_sum(q, vocab), sum = 0;
+    for (int32_t i = 0; i < vocab; i++) {
+        double lp = (double)p[i] - p_sum;
+        sum += exp(lp) * (lp - ((double)q[i] - q_sum));
+    }
+    s->before += p_sum - (double)p[target];
+    s->after += q_sum - (double)q[target];
+    s->divergence += sum > 0 ? sum : 0.0;
+    s->n++;
+}
+
+/* The held-out rows through the head as it was, in `plain`, and as it is. */
+static bool compare(struct convert *c, struct fwd_walk *plain, struct err *e)
 {
     const struct sequences *s = &c->heldout;
-    double sum = 0;
-    int64_t n = 0;
-    for (int32_t i = 0; i < s->n; i++) {
+    int32_t vocab = c->arch->vocab_size;
+    struct scores sum = { 0 };
+    float *kept = mem_try_alloc((size_t)s->longest, (size_t)vocab * sizeof *kept);
+    bool ok = kept || err_set(e, ERR_NOMEM, "no memory for the logits of %d tokens", s->longest);
+    for (int32_t i = 0; ok && i < s->n; i++) {
         const float *logits;
-        if (!fwd_walk_head(c->walk, rows_at(c, s, x, i), length(s, i), NULL, &logits, e))
-            return false;
-        for (int32_t t = 0; t + 1 < length(s, i); t++, n++)
-            sum += nll(logits + (size_t)t * (size_t)c->arch->vocab_size, c->arch->vocab_size, s->ids[s->start[i] + t + 1]);
+        int32_t n = length(s, i);
+        ok = fwd_walk_head(plain, rows_at(c, s, c->heldout_plain, i), n, NULL, &logits, e);
+        if (ok)
+            memcpy(kept, logits, (size_t)n * (size_t)vocab * sizeof *kept);
+        ok = ok && fwd_walk_head(c->walk, rows_at(c, s, c->heldout.x, i), n, NULL, &logits, e);
+        for (int32_t t = 0; ok && t + 1 < n; t++)
+            score(&sum, kept + (size_t)t * (size_t)vocab, logits + (size_t)t * (size_t)vocab, vocab, s->ids[s->start[i] + t + 1]);
     }
-    *out = n ? exp(sum / (double)n) : 0.0;
-    return true;
+    mem_free(kept);
+    if (ok && sum.n) {
+        c->r->perplexity_before = exp(sum.before / (double)sum.n);
+        c->r->perplexity_after = exp(sum.after / (double)sum.n);
+        c->r->divergence = sum.divergence / (double)sum.n;
+    }
+    return ok;
 }
 
 static bool capture_head(struct convert *c, struct err *e)
@@ -211,26 +260,26 @@ static bool capture_head(struct convert *c, struct err *e)
     return true;
 }
 
-/* The head as it is, then as it becomes. */
+/* Two heads are in memory while one that was rounded is compared with what it was. */
 static bool walk_head(struct convert *c, struct err *e)
 {
     const struct unit *u = convert_unit(c, CONVERT_HEAD, ARCH_LIN_HEAD, 0);
     bool rounds = u && u->format != CONVERT_NONE;
-    if (c->heldout.n && !perplexity(c, c->heldout_plain, &c->r->perplexity_before, e))
-        return false;
     if (rounds && (!convert_layer_open(c, CONVERT_HEAD, e) || (c->calibration.n && !capture_head(c, e)) || !convert_layer_quantize(c, CONVERT_HEAD, e)))
         return false;
     if (!convert_output_write(c, CONVERT_HEAD, e))
         return false;
+    struct fwd_walk *plain = c->walk, *own = NULL;
+    bool ok = true;
     if (rounds && c->heldout.n) {
-        fwd_walk_close(&c->walk);
-        if (!open_walk(c, e))
-            return false;
+        own = plain;
+        c->walk = NULL;
+        ok = open_walk(c, e);
     }
-    if (c->heldout.n && !perplexity(c, c->heldout.x, &c->r->perplexity_after, e))
-        return false;
+    ok = ok && (!c->heldout.n || compare(c, plain, e));
+    fwd_walk_close(&own);
     convert_layer_close(c, CONVERT_HEAD);
-    return true;
+    return ok;
 }
 
 /* ---- the whole ---- */
@@ -242,7 +291,7 @@ static bool prepare(struct convert *c, struct err *e)
     if (!model_open(&c->m, o->src, &mo, e))
         return false;
     c->arch = model_arch(c->m);
-    if (!convert_plan(c, e) || !open_folder(o, e) || !open_device(c, e) || !convert_texts(c, e) || !convert_output_lay(c, e) ||
+    if (!convert_plan(c, e) || !open_folder(o, e) || !lock_folder(c, e) || !open_device(c, e) || !convert_texts(c, e) || !convert_output_lay(c, e) ||
         !open_rows(c, &c->calibration, e) || !open_rows(c, &c->heldout, e))
         return false;
     c->r->n_layers = c->arch->n_layers;
@@ -312,11 +361,13 @@ static void close_all(struct convert *c)
     if (c->d)
         dev_close(&c->d);
     model_close(&c->m);
+    if (c->lock >= 0)
+        close(c->lock);
 }
 
 bool convert_run(const struct convert_opts *o, struct convert_report *r, struct err *e)
 {
-    struct convert c = { .o = o, .r = r };
+    struct convert c = { .o = o, .r = r, .lock = -1 };
     *r = (struct convert_report){ 0 };
     if (o->group < 0 || o->sequence < 2 || o->max_tokens < 2 || o->max_heldout_tokens < 2 || o->max_shard_bytes < 1 || !(o->damp >= 0))
         return err_set(e, ERR_INVALID, "a size is too small: group 0, 2 tokens and 1 byte are the least");

@@ -26,10 +26,11 @@ enum convert_format {
     CONVERT_FORMAT_COUNT
 };
 const char *convert_format_name(enum convert_format f);
-bool convert_format_parse(const char *name, size_t len, enum convert_format *out);
+/* FORMAT, or FORMAT-gN of those with groups: *group is N, -1 when not said. */
+bool convert_format_parse(const char *name, size_t len, enum convert_format *out, int64_t *group);
 
-/* PATTERN=FORMAT; the first whose pattern fits a linear's name decides.  '*' is any text, '?' any character. */
-struct convert_rule { const char *pattern; size_t pattern_len; enum convert_format format; };
+/* PATTERN=FORMAT; the first whose pattern fits a linear's name decides.  '*' is any text, '?' any character.  group: of its own, -1: convert_opts'. */
+struct convert_rule { const char *pattern; size_t pattern_len; enum convert_format format; int64_t group; };
 
 struct convert_opts {
     const char *src;                 /* as model_open has it; NULL: the built-in model */
@@ -41,7 +42,9 @@ struct convert_opts {
     bool act_order, symmetric, search;
     double damp;                     /* GPTQ */
     double smooth;                   /* SmoothQuant's alpha for int8 linears behind a norm; 0: not */
-    int64_t group;                   /* of INT4 and INT8_WEIGHT; 0: whole rows */
+    /* Inputs that share a scale, of INT4 and INT8_WEIGHT; 0: whole rows.  Where they do not divide a linear's inputs it is halved until they
+     * do, to no less than 16; else that linear has whole rows: readers of the format want groups that come out even. */
+    int64_t group;
     const char *calibration;         /* text; NULL: the one built in */
     size_t calibration_len;
     const char *heldout;             /* text that perplexity is measured on; NULL: the one built in */
@@ -64,6 +67,7 @@ struct convert_linear {
     enum convert_format format;
     const char *why;                 /* why it is left as it is, or a remark; NULL: none */
     int64_t rows, cols;
+    int64_t group;                   /* 0: whole rows */
     /* Squared error of the outputs over calibration, relative to the outputs; without calibration of the weights. */
     double error;
 };
@@ -74,6 +78,9 @@ struct convert_report {
     int n_layers;
     bool errors_of_outputs, has_perplexity;
     double perplexity_before, perplexity_after;
+    /* Mean Kullback-Leibler divergence, in nats a token, from the model's own distributions to those it has become: 0 when nothing has changed,
+     * and free of the luck by which errors may bring a text's perplexity down. */
+    double divergence;
     int64_t calibration_tokens, heldout_tokens;
     int64_t bytes_before, bytes_after;   /* of all tensors */
     int resumed_at;                  /* layers that an earlier run had done */

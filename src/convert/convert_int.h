@@ -26,6 +26,7 @@ struct unit {
     int64_t first_row[3];
     int64_t rows, cols;
     enum convert_format format;
+    int64_t group;             /* inputs that share a scale, dividing cols; 0: whole rows */
     const char *why;           /* of CONVERT_NONE, or a remark */
     size_t linear;             /* its first matrix in the report */
 
@@ -90,6 +91,7 @@ struct convert {
     int layer;                 /* being worked on: whose inputs are gathered */
     bool failed;               /* while gathering, and why */
     struct err why;
+    int lock;                  /* the folder, held against other runs; -1: not yet */
     struct changed *changed;   /* vectors and biases of this layer with other values */
     size_t n_changed, cap_changed;
 };

@@ -65,7 +65,7 @@ static struct quant_grid grid_of(const struct convert *c, const struct unit *u)
     case CONVERT_FP8: return (struct quant_grid){ .fp8 = true };
     case CONVERT_INT8: return (struct quant_grid){ .bits = 8, .symmetric = true, .search = o->search };
     case CONVERT_INT4: case CONVERT_INT8_WEIGHT:
-        return (struct quant_grid){ .bits = u->format == CONVERT_INT4 ? 4 : 8, .symmetric = o->symmetric, .group = o->group < u->cols ? o->group : 0,
+        return (struct quant_grid){ .bits = u->format == CONVERT_INT4 ? 4 : 8, .symmetric = o->symmetric, .group = u->group,
                                     .scale_type = t == DT_BF16 ? QUANT_SCALE_BF16 : QUANT_SCALE_F16, .search = o->search };
     case CONVERT_NONE: case CONVERT_FORMAT_COUNT: break;
     }

@@ -54,8 +54,7 @@ static bool add_matrix(struct convert *c, size_t unit, int mat, struct err *e)
     if (u->format == CONVERT_INT8 || u->format == CONVERT_FP8)
         return add_part(c, unit, mat, ".weight", OUT_CODES, u->format == CONVERT_INT8 ? DT_I8 : DT_F8_E4M3, rows, cols, e)
             && add_part(c, unit, mat, ".weight_scale", OUT_SCALE, DT_F32, rows, 1, e);
-    int64_t each = u->format == CONVERT_INT4 ? 8 : 4, group = c->o->group < cols ? c->o->group : 0;
-    int64_t groups = group > 0 ? (cols + group - 1) / group : 1;
+    int64_t each = u->format == CONVERT_INT4 ? 8 : 4, groups = u->group > 0 ? cols / u->group : 1;
     enum dtype scale = u->mats[0].dtype == DT_BF16 ? DT_BF16 : DT_F16;
     return add_part(c, unit, mat, ".weight_packed", OUT_CODES, DT_I32, rows, (cols + each - 1) / each, e)
         && add_part(c, unit, mat, ".weight_scale", OUT_SCALE, scale, rows, groups, e)
@@ -237,6 +236,14 @@ static bool open_shard(const struct output *o, struct shard *s, bool resume, str
 
 bool convert_output_open(struct convert *c, bool resume, struct err *e)
 {
+    /* Of a run that was stopped at its very end: without it nothing takes the folder for a model. */
+    char *config = file_join(c->out.dst, "config.json");
+    if (!config)
+        return err_set(e, ERR_NOMEM, "no memory for a path");
+    int gone = unlink(config);
+    mem_free(config);
+    if (gone != 0 && errno != ENOENT)
+        return io_error(c->out.dst, "config.json", "remove it", e);
     for (int s = 0; s < c->out.n_shards; s++)
         if (!open_shard(&c->out, &c->out.shards[s], resume, e))
             return false;

@@ -15,11 +15,37 @@ const char *convert_format_name(enum convert_format f)
     return (unsigned)f < CONVERT_FORMAT_COUNT ? formats[f] : "unknown";
 }
 
-bool convert_format_parse(const char *name, size_t len, enum convert_format *out)
+enum { LEAST_GROUP = 16, MOST_GROUP = 1 << 20 };
+
+static bool has_groups(enum convert_format f)
+{
+    return f == CONVERT_INT4 || f == CONVERT_INT8_WEIGHT;
+}
+
+/* "-gN" */
+static bool parse_group(const char *s, size_t len, int64_t *out)
+{
+    int64_t n = 0;
+    if (len < 3 || s[0] != '-' || s[1] != 'g')
+        return false;
+    for (size_t i = 2; i < len; i++) {
+        if (s[i] < '0' || s[i] > '9' || (n = n * 10 + (s[i] - '0')) > MOST_GROUP)
+            return false;
+    }
+    *out = n;
+    return n > 0;
+}
+
+bool convert_format_parse(const char *name, size_t len, enum convert_format *out, int64_t *group)
 {
     for (int i = 0; i < CONVERT_FORMAT_COUNT; i++) {
-        if (strlen(formats[i]) == len && memcmp(formats[i], name, len) == 0) {
-            *out = (enum convert_format)i;
+        size_t n = strlen(formats[i]);
+        enum convert_format f = (enum convert_format)i;
+        if (len < n || memcmp(formats[i], name, n) != 0)
+            continue;
+        *group = -1;
+        if (len == n || (has_groups(f) && parse_group(name + n, len - n, group))) {
+            *out = f;
             return true;
         }
     }
@@ -49,13 +75,16 @@ static bool fits(const char *pattern, size_t n, const char *name)
     return p == end;
 }
 
-static enum convert_format choose(const struct convert *c, const char *name, bool head, const char **why)
+static enum convert_format choose(const struct convert *c, const char *name, bool head, int64_t *group, const char **why)
 {
     *why = NULL;
+    *group = c->o->group;
     for (size_t i = 0; i < c->o->n_rules; i++) {
         if (fits(c->o->rules[i].pattern, c->o->rules[i].pattern_len, name)) {
             if (c->o->rules[i].format == CONVERT_NONE)
                 *why = "a rule says so";
+            if (c->o->rules[i].group >= 0)
+                *group = c->o->rules[i].group;
             return c->o->rules[i].format;
         }
     }
@@ -69,6 +98,17 @@ static bool is_head(enum arch_linear slot)
     return slot == ARCH_LIN_HEAD;
 }
 
+/* Groups of which the last is cut short are nothing that the format has. */
+static void even_groups(struct unit *u, int64_t group)
+{
+    int64_t g = group < u->cols ? group : 0;
+    while (g >= LEAST_GROUP && u->cols % g != 0)
+        g /= 2;
+    u->group = g > 0 && u->cols % g == 0 ? g : 0;
+    if (group < u->cols && u->group != group)
+        u->why = u->group ? "smaller groups: its inputs are no multiple of what was asked for" : "whole rows: its inputs make no even groups";
+}
+
 /* All matrices of a unit go through one product, in quire and elsewhere, so they share a format. */
 static bool choose_unit(const struct convert *c, struct unit *u, struct err *e)
 {
@@ -76,18 +116,23 @@ static bool choose_unit(const struct convert *c, struct unit *u, struct err *e)
         u->why = "a rounded router would send tokens to other experts";
         return true;
     }
+    int64_t group = 0;
     for (int i = 0; i < u->n_mats; i++) {
         const char *why;
-        enum convert_format f = choose(c, u->mats[i].name, is_head(u->slot), &why);
+        int64_t own;
+        enum convert_format f = choose(c, u->mats[i].name, is_head(u->slot), &own, &why);
         if (i > 0 && f != u->format)
             return err_set(e, ERR_INVALID, "%s would be %s but %s %s: they are computed together and need one format", u->mats[0].name,
                            convert_format_name(u->format), u->mats[i].name, convert_format_name(f));
+        if (i > 0 && own != group && has_groups(f))
+            return err_set(e, ERR_INVALID, "%s would have groups of %lld but %s of %lld: they are computed together and need one size", u->mats[0].name,
+                           (long long)group, u->mats[i].name, (long long)own);
+        group = own;
         u->format = f;
         u->why = why;
     }
-    bool grouped = u->format == CONVERT_INT4 || u->format == CONVERT_INT8_WEIGHT;
-    if (grouped && c->o->group > 0 && u->cols % c->o->group != 0)
-        u->why = "its inputs are no multiple of the group: quire reads it, other engines may not";
+    if (has_groups(u->format) && group > 0)
+        even_groups(u, group);
     return true;
 }
 
@@ -131,7 +176,8 @@ static bool report_units(struct convert *c, struct err *e)
             if (!vec_reserve((void **)&r->linears, &r->cap_linears, r->n_linears + 1, sizeof *r->linears))
                 return err_set(e, ERR_NOMEM, "no memory for the report");
             struct convert_linear *l = &r->linears[r->n_linears++];
-            *l = (struct convert_linear){ .layer = u->layer, .format = u->format, .why = u->why, .rows = u->mats[j].rows, .cols = u->cols };
+            *l = (struct convert_linear){ .layer = u->layer, .format = u->format, .why = u->why, .rows = u->mats[j].rows, .cols = u->cols,
+                                            .group = u->group };
             snprintf(l->name, sizeof l->name, "%s", u->mats[j].name);
         }
     }
@@ -178,7 +224,7 @@ static uint64_t plan_key(const struct convert *c)
     key = hash_mix(key, hash_bytes(numbers, sizeof numbers, 2));
     key = mix_text(mix_text(key, o->calibration, o->calibration_len), o->heldout, o->heldout_len);
     for (size_t i = 0; i < c->n_units; i++)
-        key = hash_mix(key, (uint64_t)c->units[i].format * 1000003u + (uint64_t)c->units[i].rows * 31u + (uint64_t)c->units[i].cols);
+        key = hash_mix(key, ((uint64_t)c->units[i].format << 32 | (uint64_t)c->units[i].group) * 1000003u + (uint64_t)c->units[i].rows * 31u + (uint64_t)c->units[i].cols);
     return key;
 }
 

@@ -59,7 +59,6 @@ static bool choose(struct convert *c, struct site *t, struct quant_tie tie, bool
     for (int i = 0; ok && i < t->n_readers; i++) {
         struct unit *u = t->readers[i];
         grids[i] = u->grid;
-        grids[i].search = true;
         r[i] = (struct quant_reader){ .w = u->w, .rows = u->rows, .grid = weight_only(u) ? &grids[i] : NULL };
         awq |= c->o->awq && weight_only(u);
         smooth |= c->o->smooth > 0 && behind_norm && u->format == CONVERT_INT8 && u->input_max;

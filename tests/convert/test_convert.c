@@ -1,7 +1,10 @@
 /* quire quantize: every architecture keeps its function when scales move, files are what readers of compressed-tensors expect,
  * a stopped run goes on to the same bytes, and nothing half-written looks whole. */
 #include <dirent.h>
+#include <fcntl.h>
 #include <signal.h>
+#include <sys/file.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -252,7 +255,7 @@ static void test_config(void **state)
     char src[600], dst[600];
     snprintf(dst, sizeof dst, "%s/out", root);
     make_source("llama", src);
-    const struct convert_rule rules[] = {{"*.o_proj", 8, CONVERT_INT8}, {"*layers.1.*", 11, CONVERT_NONE}, {"*.mlp.*", 7, CONVERT_FP8}};
+    const struct convert_rule rules[] = {{"*.o_proj", 8, CONVERT_INT8, -1}, {"*layers.1.*", 11, CONVERT_NONE, -1}, {"*.mlp.*", 7, CONVERT_FP8, -1}};
     struct convert_opts o = options(src, dst);
     struct convert_report r;
     o.rules = rules;
@@ -294,6 +297,121 @@ static void test_config(void **state)
     double error = logits_error("llama", dst);
     assert_true(error > 0.001 && error < 0.5);
     assert_true(exists(dst, "tokenizer.json"));
+}
+
+/* The whole of it, for linears whose inputs have even groups and one that has none. */
+static void test_config_exact(void **state)
+{
+    (void)state;
+    char src[600], dst[600];
+    struct convert_report r;
+    struct err e;
+    snprintf(dst, sizeof dst, "%s/out", root);
+    make_source("llama", src);
+    struct convert_opts o = options(src, dst);
+    const struct convert_rule rules[] = {{"*.layers.1.*", 12, CONVERT_NONE, -1}, {"*.o_proj", 8, CONVERT_INT4, 16}};
+    o.rules = rules;
+    o.n_rules = 2;
+    o.group = 64;
+    o.gptq = true;
+    o.act_order = true;
+    remove_tree(dst);
+    convert(&o, &r);
+    for (size_t i = 0; i < 7; i++)
+        assert_int_equal(r.linears[i].group, strstr(r.linears[i].name, "o_proj") ? 16 : 0);
+    convert_report_free(&r);
+    static const char common[] = "\"observer\":\"minmax\",\"observer_kwargs\":{},\"type\":\"int\",\"num_bits\":4,\"symmetric\":true,\"dynamic\":false,"
+        "\"block_structure\":null,\"actorder\":\"weight\",";
+    static const char rest[] = "\"input_activations\":null,\"output_activations\":null,\"format\":\"pack-quantized\"";
+    struct buf want;
+    buf_init(&want, 0);
+    buf_printf(&want, "{\"quant_method\":\"compressed-tensors\",\"format\":\"pack-quantized\",\"quantization_status\":\"compressed\","
+               "\"kv_cache_scheme\":null,\"global_compression_ratio\":null,\"config_groups\":{");
+    buf_printf(&want, "\"group_0\":{\"targets\":[\"model.layers.0.self_attn.q_proj\",\"model.layers.0.self_attn.k_proj\",\"model.layers.0.self_attn.v_proj\","
+               "\"model.layers.0.mlp.gate_proj\",\"model.layers.0.mlp.up_proj\",\"model.layers.0.mlp.down_proj\"],\"weights\":{%s"
+               "\"strategy\":\"channel\",\"group_size\":null},%s},", common, rest);
+    buf_printf(&want, "\"group_1\":{\"targets\":[\"model.layers.0.self_attn.o_proj\"],\"weights\":{%s\"strategy\":\"group\",\"group_size\":16},%s}},", common, rest);
+    buf_puts(&want, "\"ignore\":[");
+    static const char *const linears[] = {"self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj", "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"};
+    for (size_t i = 0; i < sizeof linears / sizeof *linears; i++)
+        buf_printf(&want, "\"model.layers.1.%s\",", linears[i]);
+    buf_puts(&want, "\"lm_head\"]}");
+    json_t *expected = json_parse(want.data, want.len, &e), *config = read_json(dst, "config.json");
+    assert_non_null(expected);
+    if (!json_equal(expected, json_object_get(config, "quantization_config")))
+        fail_msg("quantization_config is %s", json_dumps(json_object_get(config, "quantization_config"), 0));
+    json_decref(expected);
+    json_decref(config);
+    buf_free(&want);
+}
+
+/* ---- what the report says of the output ---- */
+
+/* Of text's first sequence through two folders, by the engine. */
+static void score_both(const char *src, const char *dst, const int32_t *ids, int n, double ppl[2], double *divergence)
+{
+    struct runner a, b;
+    runner_open_with(&a, src, (struct fwd_opts){.dtype = FWD_DTYPE_F32}, NULL, 2);
+    runner_open_with(&b, dst, (struct fwd_opts){.dtype = FWD_DTYPE_F32}, NULL, 2);
+    float *p = runner_logits(&a, ids, n, 0), *q = runner_logits(&b, ids, n, 0);
+    double sums[2] = {0}, kl = 0;
+    for (int t = 0; t + 1 < n; t++) {
+        double of[2] = {0};
+        for (int v = 0; v < a.vocab; v++) {
+            of[0] += exp((double)p[t * a.vocab + v]);
+            of[1] += exp((double)q[t * a.vocab + v]);
+        }
+        for (int v = 0; v < a.vocab; v++) {
+            double pv = exp((double)p[t * a.vocab + v]) / of[0], qv = exp((double)q[t * a.vocab + v]) / of[1];
+            kl += pv * log(pv / qv);
+            if (v == ids[t + 1]) {
+                sums[0] -= log(pv);
+                sums[1] -= log(qv);
+            }
+        }
+    }
+    for (int i = 0; i < 2; i++)
+        ppl[i] = exp(sums[i] / (n - 1));
+    *divergence = kl / (n - 1);
+    mem_free(p);
+    mem_free(q);
+    runner_close(&a);
+    runner_close(&b);
+}
+
+static void test_report(void **state)
+{
+    (void)state;
+    static const char *const models[] = {"llama", "gpt_neox", "qwen3_moe"};
+    char src[600], dst[600];
+    int32_t ids[20];
+    double before = 0;
+    snprintf(dst, sizeof dst, "%s/out", root);
+    for (int i = 0; i < 20; i++)
+        ids[i] = text[i] - 'a' + 3;
+    for (int m = 0; m < 3; m++) {
+        make_source(models[m], src);
+        for (int how = 0; how < 2; how++) {
+            const struct convert_rule head[] = {{"lm_head", 7, CONVERT_INT8_WEIGHT, -1}, {"embed_out", 9, CONVERT_INT4, -1}};
+            struct convert_opts o = options(src, dst);
+            struct convert_report r;
+            double ppl[2], divergence;
+            o.group = 16;
+            o.heldout_len = 20;
+            o.gptq = how;
+            o.rules = head;
+            o.n_rules = how ? 2 : 0;
+            remove_tree(dst);
+            convert(&o, &r);
+            score_both(src, dst, ids, 20, ppl, &divergence);
+            assert_int_equal(r.heldout_tokens, 20);
+            assert_true(fabs(r.perplexity_before - ppl[0]) < 1e-4 * ppl[0] && fabs(r.perplexity_after - ppl[1]) < 1e-4 * ppl[1]);
+            assert_true(divergence > 0 && fabs(r.divergence - divergence) < 0.001 * divergence + 1e-7);
+            assert_true(how == 0 || r.perplexity_before == before);
+            before = r.perplexity_before;
+            convert_report_free(&r);
+        }
+    }
 }
 
 /* ---- stopping and going on ---- */
@@ -383,6 +501,116 @@ static void test_resume(void **state)
     assert_int_equal(n, 0);
 }
 
+/* The state as it was while the last layer was worked on, put back behind a run that has ended: as if it had been stopped just before it took
+ * the state away. */
+struct keep { const char *dst; char path[700]; };
+
+static void keep_state(void *ctx, int64_t done, int64_t total)
+{
+    const struct keep *k = ctx;
+    char from[700];
+    snprintf(from, sizeof from, "%s/.quantize-state", k->dst);
+    if (done < total && file_exists(from))
+        copy_file(from, k->path);
+}
+
+static char *file_of(const char *dir, const char *name, size_t *len)
+{
+    char path[1200];
+    struct err e;
+    snprintf(path, sizeof path, "%s/%s", dir, name);
+    char *data = file_read(path, (size_t)1 << 26, len, &e);
+    if (!data)
+        fail_msg("%s", e.msg);
+    return data;
+}
+
+static void same_model(const char *a, const char *b)
+{
+    static const char *const names[] = {"model.safetensors", "config.json", "tokenizer.json"};
+    for (int i = 0; i < 3; i++) {
+        size_t na, nb;
+        char *x = file_of(a, names[i], &na), *y = file_of(b, names[i], &nb);
+        assert_int_equal(na, nb);
+        assert_memory_equal(x, y, na);
+        mem_free(x);
+        mem_free(y);
+    }
+}
+
+static void test_stopped_at_the_end(void **state)
+{
+    (void)state;
+    char src[600], whole[600], dst[600], path[700];
+    struct convert_report r;
+    struct keep k;
+    snprintf(whole, sizeof whole, "%s/whole", root);
+    snprintf(dst, sizeof dst, "%s/late", root);
+    snprintf(k.path, sizeof k.path, "%s/state", root);
+    k.dst = dst;
+    make_source("llama", src);
+    struct convert_opts o = options(src, whole);
+    o.gptq = true;
+    remove_tree(whole);
+    convert(&o, &r);
+    convert_report_free(&r);
+    o.dst = dst;
+    o.progress = keep_state;
+    o.progress_ctx = &k;
+    convert(&o, &r);
+    convert_report_free(&r);
+    snprintf(path, sizeof path, "%s/.quantize-state", dst);
+    copy_file(k.path, path);
+    o.progress = NULL;
+    convert(&o, &r);
+    assert_true(r.resumed_at > 0);
+    convert_report_free(&r);
+    same_model(whole, dst);
+    assert_false(file_exists(path));
+}
+
+/* In a child: no file may become larger than `bytes`. */
+static void run_out_of_room(const struct convert_opts *o, rlim_t bytes)
+{
+    pid_t pid = fork();
+    if (pid == 0) {
+        struct convert_report r;
+        struct err e = {0};
+        struct rlimit limit = {bytes, bytes};
+        signal(SIGXFSZ, SIG_IGN);
+        setrlimit(RLIMIT_FSIZE, &limit);
+        _exit(convert_run(o, &r, &e) ? 1 : e.code != ERR_IO ? 2 : strstr(e.msg, o->dst) ? 0 : 3);
+    }
+    int status;
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+}
+
+static void test_no_room(void **state)
+{
+    (void)state;
+    char src[600], whole[600], dst[600];
+    struct convert_report r;
+    snprintf(whole, sizeof whole, "%s/whole", root);
+    snprintf(dst, sizeof dst, "%s/full", root);
+    make_source("llama", src);
+    struct convert_opts o = options(src, whole);
+    o.n_threads = 1;
+    remove_tree(whole);
+    convert(&o, &r);
+    convert_report_free(&r);
+    o.dst = dst;
+    static const rlim_t room[] = {100, 5000, 40000, 200000};   /* the header, the tensors, the state */
+    for (size_t i = 0; i < sizeof room / sizeof *room; i++) {
+        run_out_of_room(&o, room[i]);
+        assert_false(exists(dst, "config.json") || exists(dst, "model.safetensors"));
+    }
+    convert(&o, &r);
+    convert_report_free(&r);
+    same_model(whole, dst);
+    assert_false(exists(dst, ".quantize-state.new") || exists(dst, "model.safetensors.part"));
+}
+
 /* ---- refusals ---- */
 
 static void refuse(const struct convert_opts *o, enum err_code code, const char *says)
@@ -410,7 +638,7 @@ static void test_refusals(void **state)
     o.dst = "";
     refuse(&o, ERR_INVALID, "name the folder");
     o.dst = dst;
-    const struct convert_rule all = {"*", 1, CONVERT_NONE}, one = {"*q_proj", 7, CONVERT_INT8};
+    const struct convert_rule all = {"*", 1, CONVERT_NONE, -1}, one = {"*q_proj", 7, CONVERT_INT8, -1};
     o.rules = &all;
     o.n_rules = 1;
     refuse(&o, ERR_INVALID, "nothing is left");
@@ -435,6 +663,17 @@ static void test_refusals(void **state)
     assert_true(file_write_atomic(dst, "x", 1, &e));
     refuse(&o, ERR_INVALID, "is not a folder");
     unlink(dst);
+    /* One run at a time. */
+    assert_int_equal(mkdir(dst, 0700), 0);
+    int held = open(dst, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    assert_true(held >= 0 && flock(held, LOCK_EX) == 0);
+    refuse(&o, ERR_OVERLOADED, "another run");
+    close(held);
+    const struct convert_rule sizes[] = {{"*q_proj", 7, CONVERT_INT4, 16}, {"*", 1, CONVERT_INT4, 8}};
+    o.rules = sizes;
+    o.n_rules = 2;
+    refuse(&o, ERR_INVALID, "need one size");
+    o.n_rules = 0;
     /* Twice is once too often. */
     convert(&o, &r);
     convert_report_free(&r);
@@ -476,7 +715,9 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_architectures), cmocka_unit_test(test_better_than_nearest), cmocka_unit_test(test_real_model),
-        cmocka_unit_test(test_config), cmocka_unit_test(test_resume), cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_config), cmocka_unit_test(test_config_exact), cmocka_unit_test(test_report), cmocka_unit_test(test_resume),
+        cmocka_unit_test(test_stopped_at_the_end), cmocka_unit_test(test_no_room), cmocka_unit_test(test_refusals),
     };
+    cmocka_set_test_filter(getenv("F"));
     return cmocka_run_group_tests(tests, open_root, close_root);
 }
