@@ -170,11 +170,12 @@ static void test_architectures(void **state)
 
 /* ---- the built-in model ---- */
 
-/* Both must make up for what rounding loses: on text that they have not seen. */
+/* Both must make up for what rounding loses: on text that they have not seen.  The built-in model's perplexity moves by a thousandth, and in that
+ * there is luck; its distributions tell the methods clearly apart. */
 static void test_better_than_nearest(void **state)
 {
     (void)state;
-    double after[3];
+    double after[3], divergence[3];
     char dst[600];
     snprintf(dst, sizeof dst, "%s/out", root);
     for (int how = 0; how < 3; how++) {
@@ -189,12 +190,14 @@ static void test_better_than_nearest(void **state)
         remove_tree(dst);
         convert(&o, &r);
         after[how] = r.perplexity_after;
+        divergence[how] = r.divergence;
         assert_true(r.has_perplexity && r.perplexity_before > 1 && r.perplexity_after < 1.1 * r.perplexity_before);
         assert_true(r.bytes_after < r.bytes_before / 2);
         convert_report_free(&r);
     }
-    printf("perplexity: nearest %.5f, AWQ %.5f, GPTQ %.5f\n", after[0], after[1], after[2]);
+    printf("perplexity: nearest %.5f, AWQ %.5f, GPTQ %.5f; divergence %.6f, %.6f, %.6f\n", after[0], after[1], after[2], divergence[0], divergence[1], divergence[2]);
     assert_true(after[1] < after[0] && after[2] < after[0]);
+    assert_true(divergence[1] < 0.97 * divergence[0] && divergence[2] < 0.8 * divergence[0]);
 }
 
 static void test_real_model(void **state)
@@ -718,6 +721,5 @@ int main(void)
         cmocka_unit_test(test_config), cmocka_unit_test(test_config_exact), cmocka_unit_test(test_report), cmocka_unit_test(test_resume),
         cmocka_unit_test(test_stopped_at_the_end), cmocka_unit_test(test_no_room), cmocka_unit_test(test_refusals),
     };
-    cmocka_set_test_filter(getenv("F"));
     return cmocka_run_group_tests(tests, open_root, close_root);
 }

@@ -216,6 +216,48 @@ static void test_rtn(void **state)
     }
 }
 
+/* A searched scale loses no more than any share of the range from the whole to its half does, by a sum over all codes. */
+static void test_search(void **state)
+{
+    (void)state;
+    int better = 0;
+    for (int k = 0; k < 300; k++) {
+        struct quant_grid g = {.bits = k % 2 ? 4 : 3 + k % 6, .symmetric = k % 3 != 0, .search = true};
+        int64_t n = 1 + (int64_t)rng_next_below(&rng, 70);
+        float *w = random_matrix(1, n, 1), *importance = random_matrix(1, n, 1), scale[2];
+        int8_t zero[2];
+        double of[2];
+        for (int64_t i = 0; i < n; i++)
+            importance[i] = importance[i] * importance[i];
+        for (int how = 0; how < 2; how++) {
+            g.search = how == 0;
+            quant_grid_fit(&g, w, k % 5 ? importance : NULL, n, &scale[how], &zero[how]);
+        }
+        int lo = -(1 << (g.bits - 1)) + (g.bits == 8 && g.symmetric), hi = (1 << (g.bits - 1)) - 1;
+        float widest = scale[1];
+        for (int step = 0; step <= 40; step++) {
+            float s[2] = {scale[0], widest * (1 - (float)step / 80)};
+            for (int how = 0; how < 2; how++) {
+                of[how] = 0;
+                for (int64_t i = 0; i < n; i++) {
+                    double best = INFINITY;
+                    for (int c = lo; c <= hi; c++) {
+                        double d = (double)w[i] - (double)(s[how] * (float)(c - zero[how]));
+                        best = d * d < best ? d * d : best;
+                    }
+                    of[how] += best * (k % 5 ? (double)importance[i] : 1);
+                }
+            }
+            assert_true(of[0] <= of[1] * (1 + 1e-3) + 1e-12 || !g.symmetric);   /* zeros move with the range */
+            if (step == 0)
+                assert_true(of[0] <= of[1] * (1 + 1e-3) + 1e-12);
+            better += step == 0 && of[0] < of[1] * 0.999;
+        }
+        free(w), free(importance);
+    }
+    assert_true(better > 150);
+}
+
 /* ---- GPTQ ---- */
 
 /* The method as its paper has it, in double, one column after the other with the whole inverse: a group's scale is that of
@@ -429,7 +471,8 @@ static int close_device(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_f8), cmocka_unit_test(test_algebra), cmocka_unit_test(test_rtn), cmocka_unit_test(test_gptq),
+        cmocka_unit_test(test_f8), cmocka_unit_test(test_algebra), cmocka_unit_test(test_rtn), cmocka_unit_test(test_search),
+        cmocka_unit_test(test_gptq),
         cmocka_unit_test(test_gptq_wide), cmocka_unit_test(test_gptq_poor), cmocka_unit_test(test_awq),
     };
     return cmocka_run_group_tests(tests, NULL, close_device);
