@@ -132,10 +132,10 @@ class Tokenizer:
 CHAT_TEMPLATE = (
     "{{- bos_token }}"
     "{%- for message in messages %}"
-    "{%- if message['role'] not in ['system', 'user', 'assistant'] %}"
-    "{{- raise_exception('Unknown role: ' + message['role'] + '. Use system, user or assistant.') }}"
+    "{%- if message['role'] not in ['system', 'user', 'assistant', 'tool'] %}"
+    "{{- raise_exception('Unknown role: ' + message['role'] + '. Use system, user, assistant or tool.') }}"
     "{%- endif %}"
-    "{{- '<|' + message['role'] + '|>' + message['content'] | trim + '<|end|>' }}"
+    "{{- '<|' + ('user' if message['role'] == 'tool' else message['role']) + '|>' + (message['content'] or '') | trim + '<|end|>' }}"
     "{%- endfor %}"
     "{%- if add_generation_prompt %}{{- '<|assistant|>' }}{%- endif %}"
 )
