@@ -277,8 +277,10 @@ static void open_packed(struct fwd *f, const struct model *m, const struct fwd_o
     if (path && packed_open(&f->packed, path, key, &e)) {
         struct verify v = { .packed = f->packed };
         dev_for(f->d, packed_count(f->packed), verify_entry, &v);
-        if (!atomic_load(&v.bad))
+        if (!atomic_load(&v.bad)) {
             snprintf(f->packed_state, sizeof f->packed_state, "mapped");
+            packed_move_to_huge_pages(f->packed);
+        }
         else
             packed_close(&f->packed);
     }

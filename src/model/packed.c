@@ -2,9 +2,12 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 #include "base/file.h"
@@ -23,6 +26,9 @@ struct packed {
     const struct entry *entries;
     int64_t n;
     struct hash_map *names;
+    pthread_t mover;
+    bool moving;
+    atomic_bool stop;
 };
 
 struct packed_writer {
@@ -82,6 +88,70 @@ static bool check(struct packed *p, uint64_t key, struct err *e)
     return true;
 }
 
+/* ---- huge pages ---- */
+
+#define HUGE ((size_t)2 << 20)
+#define MOVED_AT_ONCE (16 * HUGE)
+
+/* An address that huge pages can lie at; what is mapped stays mapped where that fails. */
+static void align_view(struct file_view *v)
+{
+    if (!v->mapped || v->size < HUGE || v->size > SIZE_MAX / 2)
+        return;
+    size_t page = (size_t)sysconf(_SC_PAGESIZE), size = (v->size + page - 1) / page * page, room = size + HUGE;
+    unsigned char *place = mmap(NULL, room, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (place == MAP_FAILED)
+        return;
+    unsigned char *aligned = place + (HUGE - (uintptr_t)place % HUGE) % HUGE;
+    if (mremap((void *)v->data, size, size, MREMAP_MAYMOVE | MREMAP_FIXED, aligned) == MAP_FAILED) {
+        munmap(place, room);
+        return;
+    }
+    if (aligned > place)
+        munmap(place, (size_t)(aligned - place));
+    munmap(aligned + size, room - size - (size_t)(aligned - place));
+    v->data = aligned;
+}
+
+/* A copy of n bytes (whole huge pages) takes the place of the bytes themselves.  The kernel holds off whoever reads there meanwhile. */
+static bool move_piece(const unsigned char *at, size_t n)
+{
+    unsigned char *place = mmap(NULL, n + HUGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (place == MAP_FAILED)
+        return false;
+    unsigned char *copy = place + (HUGE - (uintptr_t)place % HUGE) % HUGE;
+    bool ok = madvise(copy, n, MADV_HUGEPAGE) == 0;
+    if (ok) {
+        memcpy(copy, at, n);
+        ok = mprotect(copy, n, PROT_READ) == 0 && mremap(copy, n, n, MREMAP_MAYMOVE | MREMAP_FIXED, (void *)at) != MAP_FAILED;
+    }
+    if (!ok) {
+        munmap(place, n + HUGE);
+        return false;
+    }
+    if (copy > place)
+        munmap(place, (size_t)(copy - place));
+    munmap(copy + n, HUGE - (size_t)(copy - place));
+    return true;
+}
+
+static void *mover_main(void *arg)
+{
+    struct packed *p = arg;
+    size_t whole = p->view.size / HUGE * HUGE;
+    for (size_t at = 0; at < whole && !atomic_load(&p->stop); at += MOVED_AT_ONCE)
+        if (!move_piece(p->view.data + at, whole - at < MOVED_AT_ONCE ? whole - at : MOVED_AT_ONCE))
+            break;
+    return NULL;
+}
+
+void packed_move_to_huge_pages(struct packed *p)
+{
+    bool aligned = p->view.mapped && (uintptr_t)p->view.data % HUGE == 0 && p->view.size >= HUGE;
+    if (aligned && !p->moving)
+        p->moving = pthread_create(&p->mover, NULL, mover_main, p) == 0;
+}
+
 bool packed_open(struct packed **out, const char *path, uint64_t key, struct err *e)
 {
     *out = NULL;
@@ -92,7 +162,9 @@ bool packed_open(struct packed **out, const char *path, uint64_t key, struct err
         packed_close(&p);
         return err_set(e, ERR_NOMEM, "out of memory");
     }
-    if (!file_view_open(&p->view, path, e) || !check(p, key, e)) {
+    bool ok = file_view_open(&p->view, path, e);
+    align_view(&p->view);
+    if (!ok || !check(p, key, e)) {
         packed_close(&p);
         return err_prefix(e, "%s", path);
     }
@@ -106,6 +178,9 @@ void packed_close(struct packed **pp)
     if (!p)
         return;
     *pp = NULL;
+    atomic_store(&p->stop, true);
+    if (p->moving)
+        pthread_join(p->mover, NULL);
     file_view_close(&p->view);
     hash_map_close(&p->names);
     mem_free(p);

@@ -150,12 +150,47 @@ static void test_bounds_of_writing(void **state)
     assert_int_equal(e.code, ERR_IO);
 }
 
+/* Bytes are what they were, at the addresses they had, while they move below those who read them, and wherever moving stops. */
+static void test_huge_pages(void **state)
+{
+    (void)state;
+    enum { BIG = 90 << 20, ROUNDS = 4 };
+    struct rng r = {7};
+    uint64_t *big = mem_must_zalloc(BIG / 8, 8);
+    for (size_t i = 0; i < BIG / 8; i++)
+        big[i] = rng_next(&r);
+    for (int round = 0; round < ROUNDS; round++) {
+        struct packed_writer *w;
+        struct packed *p;
+        struct err e;
+        const char *name;
+        size_t bytes;
+        if (round == 0) {
+            assert_true(packed_writer_open(&w, path, 1, 2, &e));
+            assert_true(packed_writer_add(w, "small", "abc", 3, &e) && packed_writer_add(w, "big", big, BIG, &e));
+            assert_true(packed_writer_close(&w, true, &e));
+        }
+        assert_true(packed_open(&p, path, 1, &e));
+        const unsigned char *at = packed_entry(p, 1, &name, &bytes);
+        assert_int_equal(bytes, BIG);
+        packed_move_to_huge_pages(p);
+        for (int pass = 0; pass < 3 * round; pass++) {   /* round 0: closed at once */
+            assert_memory_equal(at, big, BIG);
+            assert_true(packed_verify(p, 0) && packed_verify(p, 1));
+        }
+        assert_ptr_equal(packed_entry(p, 1, &name, &bytes), at);
+        packed_close(&p);
+    }
+    mem_free(big);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_comes_back, setup, teardown),
         cmocka_unit_test_setup_teardown(test_damage_is_seen, setup, teardown),
         cmocka_unit_test_setup_teardown(test_bounds_of_writing, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_huge_pages, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
