@@ -188,6 +188,7 @@ struct engine_metrics {           /* a consistent copy; names as INTERFACES part
     int32_t blocks_total, blocks_free, blocks_cached, blocks_held;
     uint64_t prefix_cache_queries, prefix_cache_hits, num_preemptions, prompt_tokens, generation_tokens;
     uint64_t success_stop, success_length, success_abort, requests_error;
+    uint64_t forced_tokens;       /* of generation_tokens: those that a guide left no choice about, which no step was made for */
     uint64_t n_steps; double step_seconds, forward_seconds, sample_seconds, schedule_seconds;
     struct engine_hist ttft, itl, e2e, queue_time, inference_time, prefill_time, decode_time, time_per_output_token,
         prompt_len, prefill_computed, generation_len, max_generation_len, params_n, params_max_tokens, iteration_tokens;

@@ -110,6 +110,7 @@ void engine_metrics_add(struct engine_metrics *to, const struct engine_metrics *
     to->num_preemptions += past->num_preemptions;
     to->prompt_tokens += past->prompt_tokens;
     to->generation_tokens += past->generation_tokens;
+    to->forced_tokens += past->forced_tokens;
     to->success_stop += past->success_stop;
     to->success_length += past->success_length;
     to->success_abort += past->success_abort;

@@ -271,6 +271,39 @@ static bool fork_group(struct engine *eng, struct engine_stream *st)
     return true;
 }
 
+/* The only token that a mask allows, or -1. */
+static int32_t only_token(const uint32_t *mask, int32_t vocab)
+{
+    int32_t found = -1;
+    for (int32_t i = 0; i < (vocab + 31) / 32; i++) {
+        if (!mask[i])
+            continue;
+        if (found >= 0 || (mask[i] & (mask[i] - 1)))
+            return -1;
+        found = i * 32 + __builtin_ctz(mask[i]);
+    }
+    return found < vocab ? found : -1;
+}
+
+/* Tokens that a guide leaves no choice about need no logits of their own: they follow at once, and the next step computes them
+ * together.  Draws are numbered by position, so what comes after them is what would have come anyway.  Not where the sampler might
+ * rule such a token out, nor where its probability is asked for. */
+static void jump_ahead(struct engine *eng, struct choice *c, int64_t now_us)
+{
+    const struct engine_stream *st = c->stream;
+    const struct sample_params *p = st->params;
+    bool plain = !st->want_logprob && p->n_allowed == 0 && p->n_bad_words == 0 && p->n_bias == 0 && p->n_stop_ids == 0;
+    while (plain && c->guide && c->state == CHOICE_LIVE && !st->finished && !c->cancelled && c->n_generated >= p->min_tokens) {
+        struct err later;          /* the next step tells it */
+        const uint32_t *mask = guide_state_mask(c->guide, &later);
+        int32_t token = mask ? only_token(mask, eng->info.vocab_size) : -1;
+        if (token < 0)
+            return;
+        eng->metrics.forced_tokens++;
+        request_token(eng, c, &(struct sample_result){.token = token, .logprob = NAN}, now_us);
+    }
+}
+
 static void hand_out_sample(struct engine *eng, const struct step_space *sp, const struct row *r, int64_t now_us)
 {
     struct engine_stream *st = r->stream;
@@ -287,8 +320,10 @@ static void hand_out_sample(struct engine *eng, const struct step_space *sp, con
     }
     if (c->cancelled)
         request_cancel(eng, st, c->index, c->finish);
-    else if (c->state == CHOICE_LIVE)
+    else if (c->state == CHOICE_LIVE) {
         request_token(eng, c, &sp->sample[r->work].out, now_us);
+        jump_ahead(eng, c, now_us);
+    }
 }
 
 /* Prompt rows or the hidden state are all the request wanted: it is over when they are out. */

@@ -108,6 +108,7 @@ static void write_engine(struct page *p, const struct engine_metrics *m)
     value(p, "prompt_tokens_total", "counter", (double)m->prompt_tokens, "prompt_tokens_total", "Prompt tokens of requests that ended.");
     value(p, "generation_tokens_total", "counter", (double)m->generation_tokens, "generation_tokens_total", "Tokens generated.");
     value(p, "request_errors_total", "counter", (double)m->requests_error, NULL, "Requests that ended with an error.");
+    value(p, "guided_forced_tokens_total", "counter", (double)m->forced_tokens, NULL, "Tokens that structured output left no choice about, which no step was made for.");
     value(p, "steps_total", "counter", (double)m->n_steps, NULL, "Steps of the engine.");
     value(p, "step_seconds_total", "counter", m->step_seconds, NULL, "Time in steps.");
     value(p, "forward_seconds_total", "counter", m->forward_seconds, NULL, "Time in the forward pass.");

@@ -55,6 +55,28 @@ test("every finished output of every schema validates", { timeout: 600_000 }, as
   assert.ok(finished > 0.6 * jobs.length, `only ${finished} of ${jobs.length} outputs finished`);
 });
 
+test("tokens without a choice cost no step, and change nothing", { timeout: 600_000 }, async (t) => {
+  const names = readdirSync(folder).filter((n) => n.endsWith(".json")).filter((_, i) => i % 6 === 0);
+  const run = async (extra) => {
+    const before = await Promise.all(["steps_total", "guided_forced_tokens_total"].map((m) => server.metric(m)));
+    const texts = [];
+    for (const name of names) {
+      const schema = JSON.parse(readFileSync(new URL(name, folder), "utf8"));
+      const { body } = await complete({ max_tokens: 300, seed: 7, response_format: { type: "json_schema", json_schema: { name: "x", schema } }, ...extra });
+      texts.push([body.choices[0].text, body.choices[0].finish_reason, body.usage.completion_tokens]);
+    }
+    const after = await Promise.all(["steps_total", "guided_forced_tokens_total"].map((m) => server.metric(m)));
+    return { texts, steps: after[0] - before[0], forced: after[1] - before[1] };
+  };
+  // Log-probabilities need a step for every token.
+  const jumped = await run({}), stepped = await run({ logprobs: 0 });
+  assert.deepEqual(jumped.texts, stepped.texts);
+  assert.equal(stepped.forced, 0);
+  assert.ok(jumped.forced > 0);
+  assert.equal(jumped.steps + jumped.forced, stepped.steps);
+  t.diagnostic(`${jumped.forced} of ${stepped.steps} tokens were forced`);
+});
+
 test("random schemas: what is not refused validates", { timeout: 600_000 }, async (t) => {
   const first = Number(process.env.SEED ?? 1), n = Number(process.env.SCHEMAS ?? 200);
   const bad = [], refused = new Map();
