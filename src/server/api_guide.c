@@ -196,6 +196,21 @@ static bool compile_tags(struct api_job *job, const struct ask *a, const json_t 
 
 /* ---- compiling ---- */
 
+/* JSON of a model that thinks first.  Texts of the other kinds are the whole reply. */
+static bool compile_thinking(struct api_job *job, const struct ask *a, struct guide_vocab *v, struct err *err)
+{
+    json_t *schema = a->kind == GUIDE_JSON_OBJECT ? json_pack("{s:s}", "type", "object")
+                   : json_is_string(a->value)     ? json_parse(json_string_value(a->value), json_string_length(a->value), err)
+                                                  : json_incref((json_t *)a->value);
+    if (!schema)
+        return false;
+    struct guide_builder *b = guide_build_open(NULL);
+    bool ok = b ? guide_build_finish(&b, api_reply_behind_thoughts(job, b, guide_build_schema(b, schema, a->whitespace)), v, &job->guide, err)
+                : err_set(err, ERR_NOMEM, "out of memory for the request");
+    json_decref(schema);
+    return ok;
+}
+
 static bool compile_text(struct api_job *job, const struct ask *a, struct guide_vocab *v, struct err *err)
 {
     struct guide_spec spec = {.kind = a->kind, .whitespace = a->whitespace};
@@ -234,7 +249,9 @@ bool api_guide_build(struct api_job *job, struct api_error *e)
         ok = doc && compile_tags(job, &a, doc, v, &err);
         json_decref(doc);
     } else {
-        ok = compile_text(job, &a, v, &err);
+        bool thinks = job->endpoint == API_CHAT && job->thoughts != REPLY_THOUGHTS_NONE && job->start != REPLY_START_TALKING;
+        bool is_json = a.kind == GUIDE_JSON_SCHEMA || a.kind == GUIDE_JSON_OBJECT;
+        ok = thinks && is_json ? compile_thinking(job, &a, v, &err) : compile_text(job, &a, v, &err);
     }
     if (!ok) {
         err_prefix(&err, "'%s'", a.param);

@@ -141,6 +141,8 @@ bool api_reply_check(const struct api_fields *f, struct api_error *e);
 /* How job's reply is read, once its prompt is there; then, after api_guide_build, the guide that makes it call. */
 void api_reply_begin(struct api_job *job, const char *prompt, size_t len);
 bool api_reply_guide(struct api_job *job, struct api_error *e);
+/* The form where the model need not think, or has; else behind its thought. */
+int32_t api_reply_behind_thoughts(const struct api_job *job, struct guide_builder *b, int32_t form);
 bool api_reply_open(const struct api_job *job, struct api_choice *c);    /* false: no memory */
 void api_reply_close(struct api_choice *c);
 void api_reply_text(struct api_choice *c, const char *text, size_t len, bool end);   /* failures: c->text.failed */

@@ -127,6 +127,19 @@ static int32_t one_call(struct api_job *job, struct guide_builder *b, size_t i)
     return guide_build_seq(b, part, 3);
 }
 
+int32_t api_reply_behind_thoughts(const struct api_job *job, struct guide_builder *b, int32_t form)
+{
+    static const char *const stop[] = {"</think>"};
+    if (job->endpoint != API_CHAT || job->thoughts == REPLY_THOUGHTS_NONE || job->start == REPLY_START_TALKING)
+        return form;
+    int32_t rest[] = {guide_build_until(b, stop, 1), guide_build_text(b, stop[0], -1), guide_build_regex(b, "\\n{0,2}", 7), form};
+    int32_t thinks = guide_build_seq(b, rest, 4);
+    if (job->start == REPLY_START_THINKING)
+        return thinks;
+    int32_t opened[] = {guide_build_text(b, "<think>", -1), thinks}, either[] = {guide_build_seq(b, opened, 2), form};
+    return guide_build_alt(b, either, 2);
+}
+
 static bool build(struct api_job *job, struct guide_vocab *v, struct err *err)
 {
     size_t n = json_array_size(job->f.tools), k = 0;
@@ -142,12 +155,7 @@ static bool build(struct api_job *job, struct guide_vocab *v, struct err *err)
     bool many = !name && job->f.parallel_tool_calls;
     int32_t part[] = {guide_build_text(b, forms[job->calls].open, -1), any, guide_build_repeat(b, guide_build_seq(b, more, 2), 0, many ? -1 : 0),
                       guide_build_text(b, forms[job->calls].end, -1)};
-    int32_t root = guide_build_seq(b, part, 4);
-    if (job->thoughts != REPLY_THOUGHTS_NONE && job->start != REPLY_START_TALKING) {
-        static const char *const stop[] = {"</think>"};
-        int32_t thought[] = {guide_build_until(b, stop, 1), guide_build_text(b, "</think>\n\n", -1), root};
-        root = guide_build_seq(b, thought, 3);
-    }
+    int32_t root = api_reply_behind_thoughts(job, b, guide_build_seq(b, part, 4));
     return guide_build_finish(&b, root, v, &job->guide, err);
 }
 

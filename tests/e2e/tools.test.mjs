@@ -112,6 +112,20 @@ test("reasoning is told apart", async (t) => {
   const hidden = (await openai.chat.completions.create({ ...body, include_reasoning: false })).choices[0].message;
   assert.equal(hidden.reasoning_content, null);
   assert.equal(hidden.content, "It rains.");
+  // JSON comes behind the thought, or at once where there is none.
+  const schema = { type: "object", properties: { n: { type: "integer", minimum: 0, maximum: 99 } }, required: ["n"], additionalProperties: false };
+  let thought = 0;
+  for (let seed = 0; seed < 12; seed++) {
+    // A bias for "<" makes it think now and then.
+    const lt = (await (await server.post("/tokenize", { prompt: "<", add_special_tokens: false })).json()).tokens[0];
+    const r = (await openai.chat.completions.create({ model: "quire-builtin", messages, seed, temperature: 2, max_tokens: 400, logit_bias: { [lt]: 8 },
+      response_format: { type: "json_schema", json_schema: { name: "n", schema } } })).choices[0];
+    thought += r.message.reasoning_content !== null;
+    // Most thoughts of this model find no end.
+    if (r.finish_reason !== "length") assert.ok(Number.isInteger(JSON.parse(r.message.content).n));
+    else assert.ok(r.message.reasoning_content !== null || r.message.content.startsWith("{"));
+  }
+  assert.ok(thought > 0);
   // It thinks first, and must call then.
   const called = await openai.chat.completions.create({ model: "quire-builtin", messages, tools, tool_choice: "required", max_tokens: 600, temperature: 0 });
   if (called.choices[0].finish_reason !== "length") assert.ok(called.choices[0].message.tool_calls.length >= 1);
