@@ -5,6 +5,7 @@
 #include "base/json.h"
 #include "base/mem.h"
 #include "server/files.h"
+#include "server/http_multipart.h"
 #include "server/server_int.h"
 
 static const char JSON[] = "application/json";
@@ -35,72 +36,21 @@ static bool has_files(struct server *s, struct http_exchange *x)
     return false;
 }
 
-/* ---- multipart/form-data (RFC 7578) ---- */
+/* ---- uploads ---- */
 
-struct part { const char *name, *filename, *data; size_t name_len, filename_len, len; };
-
-/* The value of key="..." in a part's headers. */
-static const char *attribute(const char *from, const char *to, const char *key, size_t *n)
-{
-    size_t k = strlen(key);
-    for (const char *at = from; at + k < to; at++)
-        if (strncasecmp(at, key, k) == 0 && (at == from || strchr(" ;\t", at[-1]))) {
-            const char *end = memchr(at + k, '"', (size_t)(to - at) - k);
-            *n = end ? (size_t)(end - at) - k : 0;
-            return end ? at + k : NULL;
-        }
-    return NULL;
-}
-
-/* The part after *at; false: there is none. */
-static bool next_part(const char **at, const char *end, const char *mark, size_t n_mark, struct part *p)
-{
-    const char *from = memmem(*at, (size_t)(end - *at), mark, n_mark);
-    if (!from || end - from < (ptrdiff_t)n_mark + 2 || memcmp(from + n_mark, "\r\n", 2) != 0)
-        return false;
-    from += n_mark;
-    const char *data = memmem(from, (size_t)(end - from), "\r\n\r\n", 4);
-    const char *stop = data ? memmem(data + 2, (size_t)(end - data) - 2, mark, n_mark) : NULL;
-    if (!stop || stop - 2 < data + 2)
-        return false;
-    *p = (struct part){.data = data + 4, .len = stop - 2 < data + 4 ? 0 : (size_t)(stop - 2 - (data + 4))};
-    p->name = attribute(from, data, "name=\"", &p->name_len);
-    p->filename = attribute(from, data, "filename=\"", &p->filename_len);
-    *at = stop;
-    return true;
-}
-
-static bool is_named(const struct part *p, const char *name) { return p->name && p->name_len == strlen(name) && memcmp(p->name, name, p->name_len) == 0; }
-
-/* "--" and the boundary that the Content-Type tells. */
-static bool read_boundary(const char *type, char mark[80])
-{
-    const char *at = type && strncasecmp(type, "multipart/form-data", 19) == 0 ? strcasestr(type, "boundary=") : NULL;
-    if (!at)
-        return false;
-    at += strlen("boundary=");
-    bool quoted = *at == '"';
-    at += quoted;
-    size_t n = strcspn(at, quoted ? "\"" : "; \t");
-    if (n == 0 || n > 70)
-        return false;
-    memcpy(mark, "--", 2);
-    memcpy(mark + 2, at, n);
-    mark[n + 2] = 0;
-    return true;
-}
+static bool is_named(const struct http_part *p, const char *name) { return p->name && p->name_len == strlen(name) && memcmp(p->name, name, p->name_len) == 0; }
 
 static json_t *upload(struct server *s, struct http_exchange *x, struct api_error *e)
 {
-    char mark[80], purpose[32] = "batch", name[256] = "file", seconds[24] = "";
+    char mark[HTTP_MARK_MAX], purpose[32] = "batch", name[256] = "file", seconds[24] = "";
     size_t len;
     const char *at = http_body(x, &len), *end = at + len;
-    struct part p, file = {0};
-    if (!read_boundary(http_content_type(x), mark)) {
+    struct http_part p, file = {0};
+    if (!http_multipart_mark(http_content_type(x), mark)) {
         api_fail_status(e, 415, "a file is sent as multipart/form-data with the fields purpose and file");
         return NULL;
     }
-    while (next_part(&at, end, mark, strlen(mark), &p)) {
+    while (http_multipart_next(&at, end, mark, &p)) {
         if (is_named(&p, "file"))
             file = p;
         else if (is_named(&p, "purpose") && p.len < sizeof purpose)
