@@ -419,7 +419,8 @@ const uint32_t *guide_state_mask(struct guide_state *s, struct err *e)
     for (size_t i = 0; ok && !any && i < words; i++)
         any = s->mask[i] != 0;
     if (ok && !any)
-        ok = err_set(e, ERR_INVALID, "no token of the vocabulary can continue what the guide demands");
+        ok = s->unique ? err_set(e, ERR_TOO_LARGE, "no string is left that differs from those that the array has, as 'uniqueItems' demands")
+                       : err_set(e, ERR_INVALID, "no token of the vocabulary can continue what the guide demands");
     return ok ? s->mask : NULL;
 }
 

@@ -230,10 +230,11 @@ bool tok_slow_read(const struct file_set *fs, struct buf *out, struct err *e)
     if (ok && model) {
         ok = file_set_open(fs, model, &v, e) &&
              ((v.size <= MAX_BYTES || err_set(e, ERR_TOO_LARGE, "has %zu bytes, at most %d are read", v.size, MAX_BYTES)) &&
+              (v.size > 0 || err_set(e, ERR_FORMAT, "is empty")) &&
               (tok_tiktoken_is(v.data, v.size) ? tok_tiktoken_read(&s, v.data, v.size, out, e) : tok_spm_read(&s, v.data, v.size, out, e)));
         ok = ok || err_prefix(e, "%s", model);
     } else if (ok && ranks) {
-        ok = (file_set_open(fs, ranks, &v, e) && tok_tiktoken_read(&s, v.data, v.size, out, e)) || err_prefix(e, "%s", ranks);
+        ok = (file_set_open(fs, ranks, &v, e) && (v.size > 0 || err_set(e, ERR_FORMAT, "is empty")) && tok_tiktoken_read(&s, v.data, v.size, out, e)) || err_prefix(e, "%s", ranks);
     } else if (ok) {
         ok = read_gpt2(&s, fs, out, e);
     }
