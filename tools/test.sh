@@ -138,7 +138,7 @@ else
         note "thread sanitizer"
         TSAN_OPTIONS=halt_on_error=1 suite tsan -L '^(base|dev|engine|server|fwd)$'
         note "fuzzers"
-        fuzz "${FUZZ_SECONDS:-30}"
+        fuzz "${FUZZ_SECONDS:-20}"
     fi
 fi
 

@@ -60,6 +60,8 @@ static bool read_line(struct ranks *r, const unsigned char *p, size_t n, size_t 
         r->cap = cap;
     }
     size_t len = decode(p, b, bytes);
+    if (len == 0)
+        return err_set(e, ERR_FORMAT, "line %zu is a token without bytes", line);
     r->tokens[r->n++] = (struct token){r->bytes.len, len, rank};
     r->most = rank > r->most ? rank : r->most;
     return buf_append(&r->bytes, bytes, len) || tok_nomem(e);
