@@ -232,6 +232,14 @@ static bool compile_text(struct api_job *job, const struct ask *a, struct guide_
     return ok;
 }
 
+struct guide_vocab *api_guide_vocab(const struct api_job *job, struct err *e)
+{
+    if (job->api->eng)
+        return engine_guide_vocab(job->api->eng, e);
+    err_set(e, ERR_UNSUPPORTED, "structured output needs an engine");
+    return NULL;
+}
+
 bool api_guide_build(struct api_job *job, struct api_error *e)
 {
     struct ask a = {.n = 0};
@@ -240,7 +248,7 @@ bool api_guide_build(struct api_job *job, struct api_error *e)
         return false;
     if (a.n == 0 || job->score_only)
         return true;
-    struct guide_vocab *v = engine_guide_vocab(job->api->eng, &err);
+    struct guide_vocab *v = api_guide_vocab(job, &err);
     if (!v)
         return api_fail_err(e, a.param, &err);
     bool ok;

@@ -134,6 +134,8 @@ bool api_prompt_render(const struct api *a, const struct api_fields *f, struct b
 
 /* api_guide.c: response_format, structured_outputs and guided_* to job->guide and job->request. */
 bool api_guide_build(struct api_job *job, struct api_error *e);
+/* The vocabulary that guides are made for; NULL without an engine (api_job_parse alone). */
+struct guide_vocab *api_guide_vocab(const struct api_job *job, struct err *e);
 
 /* api_reply.c: chat answers taken apart.  The first two in api_open and while fields are checked. */
 bool api_reply_setup(struct api *a, struct err *e);

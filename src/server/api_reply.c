@@ -166,7 +166,7 @@ bool api_reply_guide(struct api_job *job, struct api_error *e)
         return true;
     if (job->guide)
         return api_fail(e, ERR_INVALID, "tool_choice", "'tool_choice' that makes the model call a function leaves no room for another constraint of the output");
-    struct guide_vocab *v = engine_guide_vocab(job->api->eng, &err);
+    struct guide_vocab *v = api_guide_vocab(job, &err);
     if (!v || !build(job, v, &err)) {
         err_prefix(&err, "'tools'");
         return api_fail_err(e, "tools", &err);

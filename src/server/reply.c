@@ -424,8 +424,9 @@ static bool read_named(struct reply *r, bool end)
         int id = mark_at(r, brace, ids, end), direct = mark_at(r, brace, args, end);
         if (id < 0 || direct < 0)
             return false;
-        const char *hit = id > 0 ? memmem(r->in.data + brace, r->in.len - brace, args, strlen(args)) : direct > 0 ? r->in.data + brace : NULL;
-        if (id > 0 && !hit && !end && r->in.len - brace < MAX_NAME)
+        size_t window = r->in.len - brace < MAX_NAME ? r->in.len - brace : MAX_NAME;   /* an id is short */
+        const char *hit = id > 0 ? memmem(r->in.data + brace, window, args, strlen(args)) : direct > 0 ? r->in.data + brace : NULL;
+        if (id > 0 && !hit && !end && window < MAX_NAME)
             return false;
         if (!hit) {
             not_a_call(r, brace);

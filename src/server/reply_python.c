@@ -4,7 +4,7 @@
 #include "base/json.h"
 #include "server/reply.h"
 
-enum { MAX_DEPTH = 64 };
+enum { MAX_DEPTH = 64, MAX_NAME = 256 };
 
 struct python { const char *at, *end; struct buf *out; int depth; };
 
@@ -39,11 +39,11 @@ ptrdiff_t reply_python_length(const char *text, size_t len)
     size_t i = 0;
     int depth = 0;
     char quote = 0;
-    while (i < len && is_name(text[i], i == 0))
+    while (i < len && i <= MAX_NAME && is_name(text[i], i == 0))
         i++;
-    if (i == len)
-        return len > 256 ? -1 : 0;
-    if (i == 0 || text[i] != '(')
+    if (i == len && i <= MAX_NAME)
+        return 0;
+    if (i == 0 || i > MAX_NAME || text[i] != '(')
         return -1;
     for (; i < len; i++) {
         char c = text[i];
