@@ -10,78 +10,31 @@ static const char JSON[] = "application/json";
 
 /* ---- generation ---- */
 
-/* A job keeps its model loaded. */
-struct generation { struct api_job *job; struct server_model *model; struct http_exchange *x; };
-
-static bool job_pull(void *ctx, struct buf *out) { return api_job_pull(((struct generation *)ctx)->job, out) == API_PULL_DONE; }
-static int job_status(void *ctx) { return api_job_status(((struct generation *)ctx)->job); }
-
-static void job_close(void *ctx)
+static void *open_job(const struct api *a, int endpoint, const char *body, size_t len, const struct api_job_opts *o, struct api_error *e)
 {
-    struct generation *g = ctx;
-    struct api_job_stats s;
-    api_job_stats(g->job, &s);
-    http_charge(g->x, s.n_prompt, s.n_completion);
-    api_job_close(&g->job);
-    server_model_leave(g->model);
-    mem_free(g);
+    struct api_job *job;
+    return api_job_open(&job, a, (enum api_endpoint)endpoint, body, len, o, e) ? job : NULL;
 }
 
-static void job_describe(void *ctx, struct buf *out)
+static enum api_pull pull_job(void *job, struct buf *out) { return api_job_pull(job, out); }
+static int status_of_job(const void *job) { return api_job_status(job); }
+static void stats_of_job(const void *job, struct api_job_stats *out) { api_job_stats(job, out); }
+static bool job_streams(const void *job) { return api_job_streams(job); }
+
+static void close_job(void *ctx)
 {
-    struct api_job_stats s;
-    api_job_stats(((struct generation *)ctx)->job, &s);
-    buf_printf(out, " prompt_tokens=%d completion_tokens=%d cached_tokens=%d", s.n_prompt, s.n_completion, s.n_cached);
+    struct api_job *job = ctx;
+    api_job_close(&job);
 }
 
-bool server_enter(struct server *s, struct http_exchange *x, struct server_model **m)
-{
-    struct api_error e;
-    enum server_enter how = server_models_enter(s->models, x, m, &e);
-    if (how == SERVER_REFUSED)
-        http_reply_error(x, &e);
-    return how == SERVER_ENTERED;
-}
+const struct server_job_ops server_api_ops = {
+    .open = open_job, .pull = pull_job, .status = status_of_job, .stats = stats_of_job, .close = close_job, .streams = job_streams,
+    .stream_type = "text/event-stream; charset=utf-8",
+};
 
-void server_generate(struct server *s, struct http_exchange *x, enum api_endpoint endpoint)
-{
-    struct api_error e;
-    struct server_model *m;
-    struct generation *g;
-    size_t len;
-    const char *body = http_body(x, &len);
-    struct api_job_opts o = {.request_id = http_id(x), .notify = http_wake, .notify_ctx = x};
-    if (atomic_load(&s->draining)) {
-        api_fail(&e, ERR_DRAINING, NULL, "the server is shutting down");
-        http_reply_error(x, &e);
-        return;
-    }
-    if (!server_enter(s, x, &m))
-        return;
-    o.waited_us = http_age_us(x);
-    o.timeout_us = http_timeout_us(x, 0);
-    o.timings = http_wants_timings(x);
-    g = mem_try_zalloc(1, sizeof *g);
-    if (!g)
-        api_fail(&e, ERR_NOMEM, NULL, "out of memory for the request");
-    else if (api_job_open(&g->job, server_model_api(m), endpoint, body, len, &o, &e)) {
-        bool stream = api_job_streams(g->job);
-        g->model = m;
-        g->x = x;
-        http_reply_pull(x, &(struct http_pull){.ctx = g, .stream = stream, .content_type = stream ? "text/event-stream; charset=utf-8" : JSON,
-                                               .pull = job_pull, .status = job_status, .close = job_close, .describe = job_describe});
-        return;
-    }
-    mem_free(g);
-    if (e.status == 429 && e.retry_after_s == 0)
-        e.retry_after_s = server_model_retry_after_s(m);
-    server_model_leave(m);
-    http_reply_error(x, &e);
-}
-
-static void on_completions(void *ctx, struct http_exchange *x) { server_generate(ctx, x, API_COMPLETIONS); }
-static void on_chat(void *ctx, struct http_exchange *x) { server_generate(ctx, x, API_CHAT); }
-static void on_responses(void *ctx, struct http_exchange *x) { server_generate(ctx, x, API_RESPONSES); }
+static void on_completions(void *ctx, struct http_exchange *x) { server_run(ctx, x, &server_api_ops, API_COMPLETIONS); }
+static void on_chat(void *ctx, struct http_exchange *x) { server_run(ctx, x, &server_api_ops, API_CHAT); }
+static void on_responses(void *ctx, struct http_exchange *x) { server_run(ctx, x, &server_api_ops, API_RESPONSES); }
 
 /* ---- tokenizer, models ---- */
 

@@ -21,8 +21,30 @@ struct server {
 
 /* The request's model; false: the request was parked or refused, and the handler must return. */
 bool server_enter(struct server *s, struct http_exchange *x, struct server_model **m);
-/* A completion or a chat completion. */
-void server_generate(struct server *s, struct http_exchange *x, enum api_endpoint endpoint);
+
+/* ---- server_run.c: what every kind of request has in common ----
+ *
+ * A kind is a table of what can be done to its jobs (void *job); server_run does the rest: it refuses while the server drains, enters
+ * the model and keeps it loaded as long as the job lives, hands over the request's id, age, deadline and wish for timings, replies what is
+ * pulled, charges the key for the tokens and writes them to the access log.  All functions of one job are called by one thread at a time;
+ * refused may be called by several at once. */
+struct server_job_ops {
+    /* Parses, checks, submits.  kind is what server_run was given.  NULL: e says why, and nothing runs. */
+    void *(*open)(const struct api *a, int kind, const char *body, size_t len, const struct api_job_opts *o, struct api_error *e);
+    enum api_pull (*pull)(void *job, struct buf *out);             /* as api_job_pull */
+    int (*status)(const void *job);                                /* of a whole body, after DONE */
+    void (*stats)(const void *job, struct api_job_stats *out);     /* at any time */
+    void (*close)(void *job);                                      /* cancels what still runs */
+    /* The rest may be NULL. */
+    bool (*streams)(const void *job);                              /* events rather than one body; NULL: never */
+    const char *stream_type;                                       /* the content type of events */
+    void (*done)(const void *job, struct http_exchange *x);        /* after DONE, before it is sent: further headers */
+    void (*refused)(struct server *s, const struct api_error *e);  /* no job came of the request */
+};
+/* For handlers of HTTP_WORK routes: replies, or parks the request until its model is loaded. */
+void server_run(struct server *s, struct http_exchange *x, const struct server_job_ops *ops, int kind);
+/* The jobs of api.h; kind is an enum api_endpoint. */
+extern const struct server_job_ops server_api_ops;
 
 /* server_tgi.c */
 void server_tgi_generate(void *ctx, struct http_exchange *x);

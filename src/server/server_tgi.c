@@ -1,86 +1,51 @@
 /* The routes of TGI's API, and those whose body tells whose they are. */
 #include <string.h>
 #include "base/json.h"
-#include "base/mem.h"
 #include "server/server_int.h"
 #include "server/tgi.h"
 
 static const char JSON[] = "application/json";
 
-/* A job keeps its model loaded. */
-struct generation { struct tgi_job *job; struct server_model *model; struct http_exchange *x; };
+static void *open_job(const struct api *a, int route, const char *body, size_t len, const struct api_job_opts *o, struct api_error *e)
+{
+    struct tgi_job *job;
+    return tgi_job_open(&job, a, (enum tgi_route)route, body, len, o, e) ? job : NULL;
+}
 
+static enum api_pull pull_job(void *job, struct buf *out) { return tgi_job_pull(job, out); }
+static int status_of_job(const void *job) { return tgi_job_status(job); }
+static void stats_of_job(const void *job, struct api_job_stats *out) { tgi_job_stats(job, out); }
+static bool job_streams(const void *job) { return tgi_job_streams(job); }
 static void add_header(void *ctx, const char *name, const char *value) { http_add_header(ctx, name, value); }
 
-static bool job_pull(void *ctx, struct buf *out)
+static void close_job(void *ctx)
 {
-    struct generation *g = ctx;
-    if (tgi_job_pull(g->job, out) != API_PULL_DONE)
-        return false;
-    if (!tgi_job_streams(g->job))
-        tgi_job_headers(g->job, add_header, g->x);
-    return true;
+    struct tgi_job *job = ctx;
+    tgi_job_close(&job);
 }
 
-static int job_status(void *ctx) { return tgi_job_status(((struct generation *)ctx)->job); }
-
-static void job_close(void *ctx)
+/* Events have sent their headers already. */
+static void add_headers(const void *job, struct http_exchange *x)
 {
-    struct generation *g = ctx;
-    struct api_job_stats s;
-    tgi_job_stats(g->job, &s);
-    http_charge(g->x, s.n_prompt, s.n_completion);
-    tgi_job_close(&g->job);
-    server_model_leave(g->model);
-    mem_free(g);
+    if (!tgi_job_streams(job))
+        tgi_job_headers(job, add_header, x);
 }
 
-static void job_describe(void *ctx, struct buf *out)
+static void count_refused(struct server *s, const struct api_error *e)
 {
-    struct api_job_stats s;
-    tgi_job_stats(((struct generation *)ctx)->job, &s);
-    buf_printf(out, " prompt_tokens=%d completion_tokens=%d cached_tokens=%d", s.n_prompt, s.n_completion, s.n_cached);
+    if (e->status != 503)
+        atomic_fetch_add(e->status == 429 ? &s->tgi_overloaded : &s->tgi_invalid, 1);
 }
 
-static void count_failure(struct server *s, int status)
-{
-    atomic_fetch_add(status == 429 ? &s->tgi_overloaded : &s->tgi_invalid, 1);
-}
+static const struct server_job_ops ops = {
+    .open = open_job, .pull = pull_job, .status = status_of_job, .stats = stats_of_job, .close = close_job, .streams = job_streams,
+    .stream_type = "text/event-stream", .done = add_headers, .refused = count_refused,
+};
 
 static void generate(struct server *s, struct http_exchange *x, enum tgi_route route)
 {
-    struct api_error e;
-    struct server_model *m;
-    size_t len;
-    const char *body = http_body(x, &len);
-    struct api_job_opts o = {.request_id = http_id(x), .notify = http_wake, .notify_ctx = x};
     http_use_tgi_errors(x);
-    if (atomic_load(&s->draining)) {
-        api_fail(&e, ERR_DRAINING, NULL, "the server is shutting down");
-        http_reply_error(x, &e);
-        return;
-    }
-    if (!server_enter(s, x, &m))
-        return;
-    o.waited_us = http_age_us(x);
-    o.timeout_us = http_timeout_us(x, 0);
-    struct generation *g = mem_try_zalloc(1, sizeof *g);
-    if (!g)
-        api_fail(&e, ERR_NOMEM, NULL, "out of memory for the request");
-    else if (tgi_job_open(&g->job, server_model_api(m), route, body, len, &o, &e)) {
-        bool stream = tgi_job_streams(g->job);
-        g->model = m;
-        g->x = x;
-        http_reply_pull(x, &(struct http_pull){.ctx = g, .stream = stream, .content_type = stream ? "text/event-stream" : JSON,
-                                               .pull = job_pull, .status = job_status, .close = job_close, .describe = job_describe});
-        return;
-    }
-    mem_free(g);
-    count_failure(s, e.status);
-    if (e.status == 429 && e.retry_after_s == 0)
-        e.retry_after_s = server_model_retry_after_s(m);
-    server_model_leave(m);
-    http_reply_error(x, &e);
+    server_run(s, x, &ops, route);
 }
 
 void server_tgi_generate(void *ctx, struct http_exchange *x) { generate(ctx, x, TGI_GENERATE); }
@@ -106,9 +71,9 @@ static enum dialect dialect_of(struct http_exchange *x)
 void server_invocations(void *ctx, struct http_exchange *x)
 {
     switch (dialect_of(x)) {
-    case DIALECT_CHAT: server_generate(ctx, x, API_CHAT); break;
+    case DIALECT_CHAT: server_run(ctx, x, &server_api_ops, API_CHAT); break;
     case DIALECT_TGI: generate(ctx, x, TGI_COMPAT); break;
-    case DIALECT_COMPLETION: server_generate(ctx, x, API_COMPLETIONS); break;
+    case DIALECT_COMPLETION: server_run(ctx, x, &server_api_ops, API_COMPLETIONS); break;
     }
 }
 

@@ -1,7 +1,6 @@
 /* The OpenAI API without HTTP, over an engine with the built-in model. */
 #include <math.h>
 #include <pthread.h>
-#include <semaphore.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -14,6 +13,7 @@
 #include "base/mem.h"
 #include "server/api.h"
 #include "server/api_fields.h"
+#include "api_ask.h"
 
 static struct engine *eng;
 static struct api *api;
@@ -49,44 +49,8 @@ static int close_all(void **state)
 
 /* ---- running a request ---- */
 
-static void post(void *ctx) { sem_post(ctx); }
-
-/* The output as text, or the error's body; *status as HTTP would have it. */
-static char *run(enum api_endpoint endpoint, const char *body, int *status)
-{
-    struct api_job *job;
-    struct api_error e;
-    struct buf out;
-    sem_t news;
-    sem_init(&news, 0, 0);
-    buf_init(&out, 0);
-    struct api_job_opts o = {.notify = post, .notify_ctx = &news};
-    if (!api_job_open(&job, api, endpoint, body, strlen(body), &o, &e)) {
-        *status = e.status;
-        assert_true(api_error_write(&e, &out));
-    } else {
-        while (api_job_pull(job, &out) == API_PULL_MORE)
-            sem_wait(&news);
-        *status = api_job_status(job);
-        api_job_close(&job);
-    }
-    sem_destroy(&news);
-    return buf_take(&out);
-}
-
-static json_t *ask(enum api_endpoint endpoint, int want_status, const char *body)
-{
-    int status;
-    struct err e;
-    char *text = run(endpoint, body, &status);
-    if (status != want_status)
-        print_error("%s\n-> %d %s\n", body, status, text);
-    assert_int_equal(status, want_status);
-    json_t *j = json_parse(text, strlen(text), &e);
-    assert_non_null(j);
-    mem_free(text);
-    return j;
-}
+static char *run(enum api_endpoint endpoint, const char *body, int *status) { return api_ask_text(api, endpoint, body, status); }
+static json_t *ask(enum api_endpoint endpoint, int want_status, const char *body) { return api_ask(api, endpoint, want_status, body); }
 
 static const char *str(const json_t *j, const char *key) { return json_string_value(json_object_get(j, key)); }
 static json_t *choice(const json_t *j, size_t i) { return json_array_get(json_object_get(j, "choices"), i); }

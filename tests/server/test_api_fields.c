@@ -1,6 +1,5 @@
 /* Fields of completions and chat completions, each by what it changes; over engines with the built-in model. */
 #include <pthread.h>
-#include <semaphore.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -12,6 +11,7 @@
 #include "base/json.h"
 #include "base/mem.h"
 #include "server/api.h"
+#include "api_ask.h"
 
 #define STORY "\"prompt\":\"Once upon a time\",\"temperature\":0"
 #define USER "\"messages\":[{\"role\":\"user\",\"content\":\"What is quire?\"}],\"temperature\":0"
@@ -54,43 +54,11 @@ static int close_all(void **state)
 
 /* ---- asking ---- */
 
-static void post(void *ctx) { sem_post(ctx); }
-
-static char *run(const struct api *a, enum api_endpoint endpoint, const char *body, int *status)
-{
-    struct api_job *job;
-    struct api_error e;
-    struct buf out;
-    sem_t news;
-    sem_init(&news, 0, 0);
-    buf_init(&out, 0);
-    struct api_job_opts o = {.notify = post, .notify_ctx = &news};
-    if (!api_job_open(&job, a, endpoint, body, strlen(body), &o, &e)) {
-        *status = e.status;
-        assert_true(api_error_write(&e, &out));
-    } else {
-        while (api_job_pull(job, &out) == API_PULL_MORE)
-            sem_wait(&news);
-        *status = api_job_status(job);
-        api_job_close(&job);
-    }
-    sem_destroy(&news);
-    return buf_take(&out);
-}
-
 static json_t *ask_of(const struct api *a, enum api_endpoint endpoint, int want, const char *fields)
 {
     char body[2048];
-    int status;
-    struct err e;
     assert_true((size_t)snprintf(body, sizeof body, "{%s}", fields) < sizeof body);
-    char *text = run(a, endpoint, body, &status);
-    if (status != want)
-        fail_msg("%s\n-> %d %s", body, status, text);
-    json_t *j = json_parse(text, strlen(text), &e);
-    assert_non_null(j);
-    mem_free(text);
-    return j;
+    return api_ask(a, endpoint, want, body);
 }
 
 static json_t *ask(enum api_endpoint endpoint, const char *fields) { return ask_of(plain, endpoint, 200, fields); }
@@ -112,7 +80,7 @@ static json_t *ask_stream(enum api_endpoint endpoint, const char *fields)
     struct err e;
     json_t *events = json_array();
     snprintf(body, sizeof body, "{%s,\"stream\":true}", fields);
-    char *text = run(plain, endpoint, body, &status), *p = text;
+    char *text = api_ask_text(plain, endpoint, body, &status), *p = text;
     assert_int_equal(status, 200);
     while (strncmp(p, "data: {", 7) == 0) {
         char *end = strstr(p, "\n\n");
