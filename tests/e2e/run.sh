@@ -11,4 +11,4 @@ if ! cmp -s package.json node_modules/.installed; then
     cp package.json node_modules/.installed
 fi
 [ $# -gt 0 ] || set -- ./*.test.mjs
-exec node --test "$@"
+exec node --test --test-reporter=spec "$@"   # its last lines say what failed

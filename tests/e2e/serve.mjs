@@ -14,7 +14,9 @@ export async function serve(t, ...args) {
   child.stderr.on("data", (d) => (err = (err + d).slice(-20000)));
   const exited = new Promise((resolve) => child.on("exit", (code, signal) => {
     running.delete(child);
-    resolve({ code, signal });
+    /* What it said last may still be on its way. */
+    if (child.stderr.isPaused() || child.stderr.destroyed) resolve({ code, signal });
+    else child.on("close", () => resolve({ code, signal }));
   }));
   const url = await new Promise((resolve, reject) => {
     let out = "";
