@@ -45,7 +45,7 @@ const char *const bench_kv_names[DEV_KV_COUNT] = {
 
 bool bench_kernel_wanted(const struct kernel_run *r, const char *name, const char *format)
 {
-    static const char *const quick[] = {"f32", "bf16", "int8", "int4-g32"};
+    static const char *const quick[] = {"f32", "bf16", "int8", "int4"};
     const struct bench_kernels_opts *o = r->o;
     const char *const *formats = o->n_formats ? o->formats : quick;
     int n_formats = o->n_formats ? o->n_formats : o->quick ? (int)(sizeof quick / sizeof quick[0]) : 0;
@@ -62,7 +62,7 @@ static bool check_formats(const struct bench_kernels_opts *o, struct err *e)
     for (int i = 0; i < o->n_formats; i++) {
         enum dev_format f;
         if (!dev_format_parse(o->formats[i], &f))
-            return err_set(e, ERR_INVALID, "format '%s': one of f32, f16, bf16, int8, int8-g16, int8-g32, int4-g32, int4-g64, int4-g128, fp8",
+            return err_set(e, ERR_INVALID, "format '%s': one of f32, f16, bf16, int8, int8-g16, int8-g32, int4, int4-g32, int4-g64, int4-g128, fp8",
                            o->formats[i]);
     }
     return true;

@@ -58,7 +58,7 @@ static enum gemm_format gemm_of(enum dev_format f)
 {
     static const enum gemm_format table[DEV_FMT_COUNT] = {
         [DEV_FMT_F32] = GEMM_F32, [DEV_FMT_F16] = GEMM_F16, [DEV_FMT_BF16] = GEMM_BF16, [DEV_FMT_I8] = GEMM_I8,
-        [DEV_FMT_I8_G16] = GEMM_I8_G16, [DEV_FMT_I8_G32] = GEMM_I8_G32, [DEV_FMT_U4_G32] = GEMM_U4_G32,
+        [DEV_FMT_I8_G16] = GEMM_I8_G16, [DEV_FMT_I8_G32] = GEMM_I8_G32, [DEV_FMT_I4] = GEMM_I4, [DEV_FMT_U4_G32] = GEMM_U4_G32,
         [DEV_FMT_U4_G64] = GEMM_U4_G64, [DEV_FMT_U4_G128] = GEMM_U4_G128, [DEV_FMT_F8] = GEMM_F8,
         [DEV_FMT_U8_G16] = GEMM_U8_G16, [DEV_FMT_U8_G32] = GEMM_U8_G32, [DEV_FMT_F8_G128] = GEMM_F8_G128,
     };

@@ -138,7 +138,7 @@ int cmd_bench_kernels(int argc, char **argv)
     const struct cli_opt opts[] = {
         {"shape", 0, CLI_STR, &k.shape, "NAME", "llama-3.2-1b, llama-3.2-3b, llama-3.1-8b, qwen3-4b, gemma-3-4b, qwen3-30b-a3b or mixtral-8x7b, when there is no MODEL", 0, 0},
         {"kernel", 0, CLI_STR, &k.kernels, "LIST", "only kernels whose name contains one of these, such as linear,attention_decode", 0, 0},
-        {"format", 0, CLI_STR, &k.formats, "LIST", "only these: f32,f16,bf16,int8,int8-g16,int8-g32,int4-g32,int4-g64,int4-g128,fp8", 0, 0},
+        {"format", 0, CLI_STR, &k.formats, "LIST", "only these: f32,f16,bf16,int8,int8-g16,int8-g32,int4,int4-g32,int4-g64,int4-g128,fp8", 0, 0},
         {"m", 0, CLI_STR, &k.rows, "LIST", "rows of products and mixtures; without, 1,2,4,8,16,32,64,128,512 (mixtures 1,8,32,128,512)", 0, 0},
         {"context", 0, CLI_STR, &k.contexts, "LIST", "tokens that attention sees; without, 1024,8192,16384", 0, 0},
         {"quick", 0, CLI_FLAG, &k.o.quick, NULL, "few formats, rows and contexts where none were chosen, in a few seconds", 0, 0},

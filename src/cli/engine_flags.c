@@ -19,7 +19,7 @@ void cli_engine_table(struct cli_engine_flags *f, struct cli_opt table[CLI_ENGIN
     const struct cli_opt all[] = {
         {"dtype", 0, CLI_STR, &f->dtype, "TYPE", "weights: auto (as stored, integers too), f32, f16 or bf16", 0, 0},
         {"kv-cache-dtype", 0, CLI_STR, &f->kv_cache_dtype, "TYPE", "KV pages: auto (as dtype), f32, f16, bf16, int8 or fp8", 0, 0},
-        {"quantization", 0, CLI_STR, &f->quantization, "HOW", "weights: auto (integers as stored), none (those as f16), or rounded at load: int8, int4, int4-g64, int4-g128, int8-g32, fp8, fp8-g128, or attn=..,ffn=..,head=..", 0, 0},
+        {"quantization", 0, CLI_STR, &f->quantization, "HOW", "weights: auto (integers as stored), none (those as f16), or rounded at load: int8, int4, int4-g32, int4-g64, int4-g128, int8-g32, fp8, fp8-g128, or attn=..,ffn=..,head=..", 0, 0},
         {"load-format", 0, CLI_STR, &f->load_format, "HOW", "auto, or dummy: seeded random weights from config.json alone", 0, 0},
         {"device", 0, CLI_STR, &f->device, "NAME", "where to run: cpu", 0, 0},
         {"isa", 0, CLI_STR, &f->isa, "NAME", "scalar, avx2, avx512 or avx512_bf16 instead of the best this CPU has", 0, 0},

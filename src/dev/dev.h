@@ -60,18 +60,19 @@ void dev_download(struct dev *d, void *dst, const void *src, size_t bytes);  /* 
 
 /* ---- weights ---- */
 /* The quantized ones round to nearest at packing; 4-bit scales and minima are searched for the least squared error.
- * All but fp8 also quantize activations, each row by itself, to 8 bits by the same groups of K (int8: the whole row). */
+ * All but fp8 also quantize activations, each row by itself, to 8 bits by the same groups of K (int8: the whole row; int4: 128). */
 enum dev_format {
     DEV_FMT_F32, DEV_FMT_F16, DEV_FMT_BF16,
     DEV_FMT_I8,                                        /* a scale for each output */
     DEV_FMT_I8_G16, DEV_FMT_I8_G32,                    /* a scale for each output and 16 or 32 inputs */
+    DEV_FMT_I4,                                        /* 4 bits, an 8-bit scale and offset for each output and 32 inputs, and a scale for each output */
     DEV_FMT_U4_G32, DEV_FMT_U4_G64, DEV_FMT_U4_G128,   /* 4 bits, scale and minimum for each output and group */
     DEV_FMT_U8_G16, DEV_FMT_U8_G32,                    /* 8 bits, the same */
     DEV_FMT_F8,                                        /* E4M3, a scale for each output */
     DEV_FMT_F8_G128,                                   /* E4M3, a scale for each output and group */
     DEV_FMT_COUNT
 };
-/* "f32", "f16", "bf16", "int8", "int8-g16", "int8-g32", "int4-g32", "int4-g64", "int4-g128", "uint8-g16", "uint8-g32", "fp8", "fp8-g128" */
+/* "f32", "f16", "bf16", "int8", "int8-g16", "int8-g32", "int4", "int4-g32", "int4-g64", "int4-g128", "uint8-g16", "uint8-g32", "fp8", "fp8-g128" */
 const char *dev_format_name(enum dev_format f);
 bool dev_format_parse(const char *name, enum dev_format *out);
 bool dev_format_searches(enum dev_format f);                  /* 4 bits: packing makes use of dev_weight_spec.importance */

@@ -17,8 +17,6 @@ static bool parse_format(const char *text, size_t len, enum dev_format *out, str
     if (len < sizeof name) {
         memcpy(name, text, len);
         name[len] = 0;
-        if (strcmp(name, "int4") == 0)
-            return *out = DEV_FMT_U4_G32, true;
         if (dev_format_parse(name, out))
             return true;
     }
@@ -29,7 +27,7 @@ static bool parse_format(const char *text, size_t len, enum dev_format *out, str
 /* One format for all: the head, where errors show most, keeps 8 bits beside 4-bit layers. */
 static void set_all(struct fwd_quant *q, enum dev_format f)
 {
-    bool four = f == DEV_FMT_U4_G32 || f == DEV_FMT_U4_G64 || f == DEV_FMT_U4_G128;
+    bool four = f == DEV_FMT_I4 || f == DEV_FMT_U4_G32 || f == DEV_FMT_U4_G64 || f == DEV_FMT_U4_G128;
     set(q, FWD_KIND_ATTN, f);
     set(q, FWD_KIND_FFN, f);
     set(q, FWD_KIND_HEAD, four ? DEV_FMT_I8_G32 : f);

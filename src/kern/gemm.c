@@ -17,6 +17,7 @@ static const struct gemm_kern kernels[] = {
     {"i8_ref", KERN_ISA_SCALAR, NULL, GEMM_I8, GEMM_OPERAND_S8, 8, gemm_tile_i8_ref, gemm_prepare_int_ref, 0},
     {"i8_g16_ref", KERN_ISA_SCALAR, NULL, GEMM_I8_G16, GEMM_OPERAND_S8, 8, gemm_tile_i8_g16_ref, gemm_prepare_int_ref, 0},
     {"i8_g32_ref", KERN_ISA_SCALAR, NULL, GEMM_I8_G32, GEMM_OPERAND_S8, 8, gemm_tile_i8_g32_ref, gemm_prepare_int_ref, 0},
+    {"i4_ref", KERN_ISA_SCALAR, NULL, GEMM_I4, GEMM_OPERAND_S8, 8, gemm_tile_i4_ref, gemm_prepare_int_ref, 0},
     {"u4_g32_ref", KERN_ISA_SCALAR, NULL, GEMM_U4_G32, GEMM_OPERAND_S8, 8, gemm_tile_u4_g32_ref, gemm_prepare_int_ref, 0},
     {"u4_g64_ref", KERN_ISA_SCALAR, NULL, GEMM_U4_G64, GEMM_OPERAND_S8, 8, gemm_tile_u4_g64_ref, gemm_prepare_int_ref, 0},
     {"u4_g128_ref", KERN_ISA_SCALAR, NULL, GEMM_U4_G128, GEMM_OPERAND_S8, 8, gemm_tile_u4_g128_ref, gemm_prepare_int_ref, 0},
@@ -30,6 +31,7 @@ static const struct gemm_kern kernels[] = {
     {"i8_avx2", KERN_ISA_AVX2, NULL, GEMM_I8, GEMM_OPERAND_S16, 6, gemm_tile_i8_avx2, gemm_prepare_int_avx2, 0},
     {"i8_g16_avx2", KERN_ISA_AVX2, NULL, GEMM_I8_G16, GEMM_OPERAND_S16, 3, gemm_tile_i8_g16_avx2, gemm_prepare_int_avx2, 0},
     {"i8_g32_avx2", KERN_ISA_AVX2, NULL, GEMM_I8_G32, GEMM_OPERAND_S16, 3, gemm_tile_i8_g32_avx2, gemm_prepare_int_avx2, 0},
+    {"i4_avx2", KERN_ISA_AVX2, NULL, GEMM_I4, GEMM_OPERAND_S16, 3, gemm_tile_i4_avx2, gemm_prepare_int_avx2, 0},
     {"u4_g32_avx2", KERN_ISA_AVX2, NULL, GEMM_U4_G32, GEMM_OPERAND_S16, 3, gemm_tile_u4_g32_avx2, gemm_prepare_int_avx2, 0},
     {"u4_g64_avx2", KERN_ISA_AVX2, NULL, GEMM_U4_G64, GEMM_OPERAND_S16, 3, gemm_tile_u4_g64_avx2, gemm_prepare_int_avx2, 0},
     {"u4_g128_avx2", KERN_ISA_AVX2, NULL, GEMM_U4_G128, GEMM_OPERAND_S16, 3, gemm_tile_u4_g128_avx2, gemm_prepare_int_avx2, 0},
@@ -38,6 +40,7 @@ static const struct gemm_kern kernels[] = {
     {"i8_avxvnni", KERN_ISA_AVX2, "avx_vnni", GEMM_I8, GEMM_OPERAND_S8, 6, gemm_tile_i8_avxvnni, gemm_prepare_int_avx2, 0},
     {"i8_g16_avxvnni", KERN_ISA_AVX2, "avx_vnni", GEMM_I8_G16, GEMM_OPERAND_S8, 3, gemm_tile_i8_g16_avxvnni, gemm_prepare_int_avx2, 0},
     {"i8_g32_avxvnni", KERN_ISA_AVX2, "avx_vnni", GEMM_I8_G32, GEMM_OPERAND_S8, 3, gemm_tile_i8_g32_avxvnni, gemm_prepare_int_avx2, 0},
+    {"i4_avxvnni", KERN_ISA_AVX2, "avx_vnni", GEMM_I4, GEMM_OPERAND_S8, 3, gemm_tile_i4_avxvnni, gemm_prepare_int_avx2, 0},
     {"u4_g32_avxvnni", KERN_ISA_AVX2, "avx_vnni", GEMM_U4_G32, GEMM_OPERAND_S8, 3, gemm_tile_u4_g32_avxvnni, gemm_prepare_int_avx2, 0},
     {"u4_g64_avxvnni", KERN_ISA_AVX2, "avx_vnni", GEMM_U4_G64, GEMM_OPERAND_S8, 3, gemm_tile_u4_g64_avxvnni, gemm_prepare_int_avx2, 0},
     {"u4_g128_avxvnni", KERN_ISA_AVX2, "avx_vnni", GEMM_U4_G128, GEMM_OPERAND_S8, 3, gemm_tile_u4_g128_avxvnni, gemm_prepare_int_avx2, 0},
@@ -51,6 +54,7 @@ static const struct gemm_kern kernels[] = {
     {"i8_avx512vnni", KERN_ISA_AVX512, "avx512vnni", GEMM_I8, GEMM_OPERAND_S8, 14, gemm_tile_i8_avx512vnni, gemm_prepare_s8_avx512, 0},
     {"i8_g16_avx512vnni", KERN_ISA_AVX512, "avx512vnni", GEMM_I8_G16, GEMM_OPERAND_S8, 8, gemm_tile_i8_g16_avx512vnni, gemm_prepare_s8_avx512, 6},
     {"i8_g32_avx512vnni", KERN_ISA_AVX512, "avx512vnni", GEMM_I8_G32, GEMM_OPERAND_S8, 8, gemm_tile_i8_g32_avx512vnni, gemm_prepare_s8_avx512, 6},
+    {"i4_avx512vnni", KERN_ISA_AVX512, "avx512vnni", GEMM_I4, GEMM_OPERAND_S8, 8, gemm_tile_i4_avx512vnni, gemm_prepare_s8_avx512, 6},
     {"u4_g32_avx512vnni", KERN_ISA_AVX512, "avx512vnni", GEMM_U4_G32, GEMM_OPERAND_S8, 8, gemm_tile_u4_g32_avx512vnni, gemm_prepare_s8_avx512, 6},
     {"u4_g64_avx512vnni", KERN_ISA_AVX512, "avx512vnni", GEMM_U4_G64, GEMM_OPERAND_S8, 8, gemm_tile_u4_g64_avx512vnni, gemm_prepare_s8_avx512, 6},
     {"u4_g128_avx512vnni", KERN_ISA_AVX512, "avx512vnni", GEMM_U4_G128, GEMM_OPERAND_S8, 8, gemm_tile_u4_g128_avx512vnni, gemm_prepare_s8_avx512, 6},
@@ -124,6 +128,7 @@ static const struct gemm_layout layouts[GEMM_FORMAT_COUNT] = {
     [GEMM_I8] = {.unit_k = 4, .unit_bytes = 128, .tail_bytes = 128},
     [GEMM_I8_G16] = {.unit_k = 4, .unit_bytes = 128, .group_units = 4, .head_bytes = 64},
     [GEMM_I8_G32] = {.unit_k = 4, .unit_bytes = 128, .group_units = 8, .head_bytes = 64},
+    [GEMM_I4] = {.unit_k = 4, .unit_bytes = 64, .group_units = GEMM_I4_UNITS, .head_bytes = GEMM_I4_HEAD, .tail_bytes = 128},
     [GEMM_U4_G32] = {.unit_k = 4, .unit_bytes = 64, .group_units = 8, .head_bytes = 128},
     [GEMM_U4_G64] = {.unit_k = 4, .unit_bytes = 64, .group_units = 16, .head_bytes = 128},
     [GEMM_U4_G128] = {.unit_k = 4, .unit_bytes = 64, .group_units = 32, .head_bytes = 128},
@@ -164,10 +169,11 @@ size_t gemm_act_bytes(const struct gemm_kern *kern, int64_t k)
 {
     const struct gemm_layout *l = &layouts[kern->format];
     size_t units = (size_t)gemm_units(kern->format, k), groups = l->group_units ? units / l->group_units : 1;
+    size_t aux = kern->format == GEMM_I4 ? GEMM_I4_AUX * 4 : 8;
     switch (kern->operand) {
     case GEMM_OPERAND_BF16: return (size_t)(k + 1) / 2 * 4;
-    case GEMM_OPERAND_S8: return units * 4 + groups * 8;
-    case GEMM_OPERAND_S16: return units * 8 + groups * 8;
+    case GEMM_OPERAND_S8: return units * 4 + groups * aux;
+    case GEMM_OPERAND_S16: return units * 8 + groups * aux;
     default: return (size_t)(k + 1) / 2 * 8;
     }
 }

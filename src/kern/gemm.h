@@ -8,11 +8,14 @@
  *             I8:  4 x 1 byte, unsigned, the value + 128 (what vpdpbusd eats)
  *             U4:  4 nibbles; byte j of the unit's 64 holds column j/4 (low) and 16 + j/4 (high)
  *             U8:  4 x 1 byte, unsigned
+ *             I4:  as U4, the value + 8
  *             F8:  2 x 1 byte, E4M3, in the order of gemm_f8_at (gemm_int.h)
  *
  * so a panel is one stream through memory and 16 columns of a unit are one vector.  K and the columns are padded
  * with zeros.  Quantized by groups of K, each group's units follow its f16 scales [GEMM_COLS] (and minima, for U4 and U8):
- * w = scale * q + minimum; F8's scales are f32, and its last group ends with K.  Quantized by column, f32 scales [GEMM_COLS] end the panel.  The layout is the same for every ISA.  A gated pair (gate, up) shares panels: columns 0..15
+ * w = scale * q + minimum; F8's scales are f32, and its last group ends with K.  Quantized by column, f32 scales [GEMM_COLS] end the panel.
+ * I4 has both: w = d * (s * (q - 8) + 8 * o), d the column's f32, s (0..255) and o (-127..127) bytes of each 32 K; those of 128 K come
+ * together (gemm_int.h): 4.5 bits a weight.  The layout is the same for every ISA.  A gated pair (gate, up) shares panels: columns 0..15
  * are gate rows, 16..31 the up rows of the same outputs.
  *
  * Activations are prepared once per product, by tiles of rows:
@@ -21,7 +24,8 @@
  *
  * in the type the kernel multiplies; or, for integer kernels, signed 8-bit values of 4 K (or the same as 16-bit pairs
  * (0,2) and (1,3), n = 2 x units) and behind them, for each group of K, [2][rows]: the scales, and what makes up for the
- * weights' offset: -128 times the sum of the group's integers (int32), or for U4 and U8 scale times that sum (f32).
+ * weights' offset: -128 times the sum of the group's integers (int32), or for U4 and U8 scale times that sum (f32); I4: for each 128 K
+ * [GEMM_I4_AUX][rows], see gemm_int.h.
  * Integers are scaled so that the group's largest magnitude (the whole row's, for I8) becomes 127.
  * A row that is not finite gets the scale NaN.
  *
@@ -43,6 +47,7 @@ enum gemm_format {
     GEMM_F32, GEMM_F16, GEMM_BF16,
     GEMM_I8,                                  /* a scale for each column */
     GEMM_I8_G16, GEMM_I8_G32,                 /* a scale for each column and group of K */
+    GEMM_I4,                                  /* 4 bits; 8-bit scale and offset for each column and 32 K, and a scale for each column */
     GEMM_U4_G32, GEMM_U4_G64, GEMM_U4_G128,   /* scale and minimum for each column and group */
     GEMM_U8_G16, GEMM_U8_G32,                 /* the same with bytes */
     GEMM_F8,                                  /* a scale for each column */
@@ -98,7 +103,7 @@ size_t gemm_act_bytes(const struct gemm_kern *kern, int64_t k);
  * (importance [k] or NULL: weights of the squared errors in the search for 4-bit scales), or (F32, F16, BF16 only) from stored rows of the format's own type (stride bytes apart, any alignment). */
 void gemm_pack(enum gemm_format f, void *panel, int col0, int n, int64_t k, const float *rows, int64_t ld, const float *importance);
 void gemm_pack_raw(enum gemm_format f, void *panel, int col0, int n, int64_t k, const void *rows, size_t stride);
-/* The same from codes that are quantized already, kept as they are (quantized formats only): codes [n][ld] as the format has them (U4: below 16; I8:
+/* The same from codes that are quantized already, kept as they are (quantized formats only, and not I4): codes [n][ld] as the format has them (U4: below 16; I8:
  * the value + 128; F8: E4M3), scales and minima [n][ld_scales], one for each `group` of K: a multiple of the format's own group, or at least k.
  * Only where the format keeps scales as f16 are they rounded.  minima NULL: zeros. */
 struct gemm_codes { const uint8_t *codes; int64_t ld, group, ld_scales; const float *scales, *minima; };

@@ -9,10 +9,29 @@ struct gemm_layout {
     uint8_t unit_k;          /* K of a unit */
     uint8_t unit_bytes;      /* all columns of a unit */
     uint8_t group_units;     /* units that share scales; 0: no groups */
-    uint8_t head_bytes;      /* scales (and minima) before a group */
+    uint16_t head_bytes;     /* scales (and minima) before a group */
     uint8_t tail_bytes;      /* scales behind the panel */
 };
 const struct gemm_layout *gemm_layout_of(enum gemm_format f);
+
+/* I4: a block of 128 K is 4 groups of 32.  Its head is [4][GEMM_COLS] scales, a byte for each group and column, and behind them
+ * [2][GEMM_COLS][2] offsets, those of two groups side by side.  Behind the integers of the activations there follow for each block
+ *     [rows] the scale (f32);  [4][rows] where the sum of each group starts: -8 times the sum of its integers;
+ *     [2][rows] for each two groups 8 times those sums, as 16-bit numbers. */
+enum {
+    GEMM_I4_GROUPS = 4, GEMM_I4_UNITS = 32, GEMM_I4_OFFSETS = GEMM_I4_GROUPS * GEMM_COLS, GEMM_I4_HEAD = 2 * GEMM_I4_OFFSETS,
+    GEMM_I4_BYTES = GEMM_I4_HEAD + GEMM_I4_UNITS * 64, GEMM_I4_AUX = 7,
+};
+/* Where the scale and the offset of a column and group lie in the head. */
+static inline int gemm_i4_scale_at(int col, int group)
+{
+    return group * GEMM_COLS + col;
+}
+
+static inline int gemm_i4_offset_at(int col, int group)
+{
+    return GEMM_I4_OFFSETS + group / 2 * 2 * GEMM_COLS + 2 * col + group % 2;
+}
 
 /* Integers without an offset, whose groups have minima. */
 static inline bool gemm_has_minima(enum gemm_format f)
@@ -37,6 +56,10 @@ typedef void gemm_prepare_fn(const struct gemm_kern *kern, const float *x, int64
  * the weighted squared error. */
 enum { GEMM_GROUP_MAX = 128 };
 typedef void gemm_quant_fn(const float *x, const float *weight, int n, uint8_t *q, uint16_t *scale, uint16_t *minimum);
+/* The same with an integer scale (0..255) and offset (-127..127): x is near d * (scale * (q - 8) + 8 * offset); near: the scale and offset
+ * (of d) to search around. */
+typedef void gemm_quant_i4_fn(const float *x, const float *weight, int n, float d, const float near[2], uint8_t *q, uint8_t *scale, int8_t *offset);
+gemm_quant_i4_fn gemm_quant_i4_ref, gemm_quant_i4_avx2, gemm_quant_i4_avx512;
 gemm_quant_fn gemm_quant_u4_ref, gemm_quant_u4_avx2, gemm_quant_u4_avx512;
 /* Columns of a quantized panel: the work of gemm_pack and gemm_unpack (gemm_quant.c). */
 void gemm_quant_pack(enum gemm_format f, void *panel, int col, int64_t k, const float *row, const float *importance);
@@ -44,6 +67,7 @@ void gemm_quant_unpack(enum gemm_format f, const void *panel, int col, int64_t k
 
 gemm_tile_fn gemm_tile_f32_ref, gemm_tile_f16_ref, gemm_tile_bf16_ref, gemm_tile_f8_ref;
 gemm_tile_fn gemm_tile_i8_ref, gemm_tile_i8_g16_ref, gemm_tile_i8_g32_ref, gemm_tile_u8_g16_ref, gemm_tile_u8_g32_ref, gemm_tile_f8_g128_ref;
+gemm_tile_fn gemm_tile_i4_ref, gemm_tile_i4_avx2, gemm_tile_i4_avxvnni, gemm_tile_i4_avx512vnni;
 gemm_tile_fn gemm_tile_u4_g32_ref, gemm_tile_u4_g64_ref, gemm_tile_u4_g128_ref;
 gemm_prepare_fn gemm_prepare_f32_ref, gemm_prepare_int_ref;
 gemm_epilogue_fn gemm_epilogue_ref;

@@ -20,7 +20,7 @@ static uint8_t *group_head(enum gemm_format f, void *panel, int64_t g)
 
 static uint8_t *panel_tail(enum gemm_format f, void *panel, int64_t k)
 {
-    return unit_at(f, panel, gemm_units(f, k));
+    return (uint8_t *)panel + gemm_panel_bytes(f, k) - gemm_layout_of(f)->tail_bytes;
 }
 
 static float magnitude(const float *x, int64_t n)
@@ -158,6 +158,91 @@ static void pack_u4(enum gemm_format f, uint8_t *panel, int col, int64_t k, cons
     }
 }
 
+/* ---- 4 bits, 8-bit scales ---- */
+
+enum { I4_GROUP = 32 };
+
+struct i4_column { const float *row, *importance; int64_t k; };
+
+/* The values and weights of group g: what lies past K repeats the last value and weighs nothing.  Returns how many there are. */
+static int i4_group(const struct i4_column *c, int64_t g, float *x, float *weight)
+{
+    int64_t from = g * I4_GROUP;
+    int n = c->k - from < I4_GROUP ? (int)(c->k - from) : I4_GROUP;
+    for (int i = 0; i < I4_GROUP; i++) {
+        x[i] = c->row[from + (i < n ? i : n - 1)];
+        weight[i] = i >= n ? 0 : c->importance ? c->importance[from + i] : 1;
+    }
+    return n;
+}
+
+/* The best float scale of group g, and what its code 8 stands for. */
+static void i4_search(const struct i4_column *c, int64_t g, float out[2])
+{
+    enum kern_isa isa = kern_isa_best();
+    gemm_quant_fn *quant = isa >= KERN_ISA_AVX512 ? gemm_quant_u4_avx512 : isa >= KERN_ISA_AVX2 ? gemm_quant_u4_avx2 : gemm_quant_u4_ref;
+    float x[I4_GROUP], weight[I4_GROUP];
+    uint8_t q[I4_GROUP];
+    uint16_t h[2];
+    i4_group(c, g, x, weight);
+    quant(x, weight, I4_GROUP, q, &h[0], &h[1]);
+    out[0] = tensor_f16_to_f32(h[0]);
+    out[1] = tensor_f16_to_f32(h[1]) + 8 * out[0];
+}
+
+/* The column's scale is the least by which all groups' scales and offsets fit their bytes. */
+static void pack_i4(uint8_t *panel, int col, int64_t k, const float *row, const float *importance)
+{
+    enum { HELD = 2048 };   /* of longer columns the rest is searched twice */
+    enum kern_isa isa = kern_isa_best();
+    gemm_quant_i4_fn *quant = isa >= KERN_ISA_AVX512 ? gemm_quant_i4_avx512 : isa >= KERN_ISA_AVX2 ? gemm_quant_i4_avx2 : gemm_quant_i4_ref;
+    const struct i4_column c = {row, importance, k};
+    int64_t groups = (k + I4_GROUP - 1) / I4_GROUP;
+    float held[HELD][2], d = 0;
+    bool finite = isfinite(magnitude(row, k));
+    for (int64_t g = 0; finite && g < groups; g++) {
+        float found[2];
+        i4_search(&c, g, found);
+        d = fmaxf(d, fmaxf(found[0] / 255, fabsf(found[1]) / (8 * 127)));
+        if (g < HELD)
+            memcpy(held[g], found, sizeof found);
+    }
+    if (!finite)
+        d = NAN;
+    memcpy(panel_tail(GEMM_I4, panel, k) + 4 * col, &d, 4);
+    for (int64_t g = 0; d > 0 && g < groups; g++) {
+        float x[I4_GROUP], weight[I4_GROUP], near[2];
+        uint8_t q[I4_GROUP], *head = group_head(GEMM_I4, panel, g / GEMM_I4_GROUPS);
+        int8_t offset;
+        int n = i4_group(&c, g, x, weight), shift = col < 16 ? 0 : 4, in = (int)(g % GEMM_I4_GROUPS);
+        if (g < HELD)
+            memcpy(near, held[g], sizeof near);
+        else
+            i4_search(&c, g, near);
+        near[0] /= d;
+        near[1] /= 8 * d;
+        quant(x, weight, I4_GROUP, d, near, q, head + gemm_i4_scale_at(col, in), &offset);
+        memcpy(head + gemm_i4_offset_at(col, in), &offset, 1);
+        uint8_t *b = unit_at(GEMM_I4, panel, g * I4_GROUP / 4) + col % 16 * 4;
+        for (int i = 0; i < n; i++) {
+            uint8_t *at = b + i / 4 * 64 + i % 4;
+            *at = (uint8_t)((*at & (0xf0 >> shift)) | q[i] << shift);
+        }
+    }
+}
+
+static void unpack_i4(uint8_t *panel, int col, int64_t k, float *out)
+{
+    float d;
+    memcpy(&d, panel_tail(GEMM_I4, panel, k) + 4 * col, 4);
+    for (int64_t i = 0; i < k; i++) {
+        const uint8_t *head = group_head(GEMM_I4, panel, i / (4 * GEMM_I4_UNITS));
+        int g = (int)(i / I4_GROUP % GEMM_I4_GROUPS);
+        int q = unit_at(GEMM_I4, panel, i / 4)[col % 16 * 4 + i % 4] >> (col < 16 ? 0 : 4) & 15;
+        out[i] = d * (float)(head[gemm_i4_scale_at(col, g)] * (q - 8) + 8 * (int8_t)head[gemm_i4_offset_at(col, g)]);
+    }
+}
+
 void gemm_quant_pack(enum gemm_format f, void *panel, int col, int64_t k, const float *row, const float *importance)
 {
     if (f == GEMM_I8)
@@ -170,6 +255,8 @@ void gemm_quant_pack(enum gemm_format f, void *panel, int col, int64_t k, const 
         pack_u8_groups(f, panel, col, k, row);
     else if (f == GEMM_I8_G16 || f == GEMM_I8_G32)
         pack_i8_groups(f, panel, col, k, row);
+    else if (f == GEMM_I4)
+        pack_i4(panel, col, k, row, importance);
     else
         pack_u4(f, panel, col, k, row, importance);
 }
@@ -198,7 +285,7 @@ void gemm_pack_codes(enum gemm_format f, void *panel, int col0, int n, int64_t k
 {
     const struct gemm_layout *lay = gemm_layout_of(f);
     int64_t group = lay->group_units ? lay->group_units * lay->unit_k : k;
-    assert(f >= GEMM_I8 && (c->group >= k || c->group % group == 0));
+    assert(f >= GEMM_I8 && f != GEMM_I4 && (c->group >= k || c->group % group == 0));
     for (int64_t from = 0; from < k; from += group) {
         int64_t end = k - from < group ? k : from + group, g = from / c->group;
         for (int j = 0; j < n; j++) {
@@ -225,6 +312,10 @@ void gemm_quant_unpack(enum gemm_format f, const void *const_panel, int col, int
     const struct gemm_layout *lay = gemm_layout_of(f);
     uint8_t *panel = (uint8_t *)(uintptr_t)const_panel;   /* only read */
     float scale = 0, minimum = 0;
+    if (f == GEMM_I4) {
+        unpack_i4(panel, col, k, out);
+        return;
+    }
     if (lay->tail_bytes)
         memcpy(&scale, panel_tail(f, panel, k) + 4 * col, 4);
     for (int64_t i = 0; i < k; i++) {

@@ -219,7 +219,7 @@ static void quantized(void **state)
     (void)state;
     enum { K = 777, M = 5 };
     static const float bound[DEV_FMT_COUNT] = {
-        [DEV_FMT_I8] = 0.015f, [DEV_FMT_I8_G16] = 0.011f, [DEV_FMT_I8_G32] = 0.012f, [DEV_FMT_U4_G32] = 0.08f,
+        [DEV_FMT_I8] = 0.015f, [DEV_FMT_I8_G16] = 0.011f, [DEV_FMT_I8_G32] = 0.012f, [DEV_FMT_I4] = 0.08f, [DEV_FMT_U4_G32] = 0.08f,
         [DEV_FMT_U4_G64] = 0.09f, [DEV_FMT_U4_G128] = 0.1f, [DEV_FMT_F8] = 0.04f,
         [DEV_FMT_U8_G16] = 0.011f, [DEV_FMT_U8_G32] = 0.012f, [DEV_FMT_F8_G128] = 0.04f,
     };
@@ -289,7 +289,7 @@ static void embed(void **state)
         dev_embed(d, out, w, 1);
         assert_true(dev_step_end(d, &e));
         for (int c = 0; c < 77; c++)
-            assert_true(fabsf(out[c] - value(70, c)) < (f >= DEV_FMT_U4_G32 && f <= DEV_FMT_U4_G128 ? 0.15f : 0.03f));
+            assert_true(fabsf(out[c] - value(70, c)) < (f >= DEV_FMT_I4 && f <= DEV_FMT_U4_G128 ? 0.15f : 0.03f));
         dev_weight_free(d, &w);
     }
     source_close(&s);

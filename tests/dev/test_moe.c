@@ -181,7 +181,7 @@ static void check(const char *isa, enum dev_format format, enum dev_moe_shared s
     struct setup s;
     setup_open(&s, isa, g, format, shared, n);
     run(&s, 0, n, s.out);
-    double tolerance = format == DEV_FMT_F32 ? 2e-5 : format <= DEV_FMT_BF16 ? 3e-2 : format >= DEV_FMT_U4_G32 && format <= DEV_FMT_U4_G128 ? 1 : 0.4;
+    double tolerance = format == DEV_FMT_F32 ? 2e-5 : format <= DEV_FMT_BF16 ? 3e-2 : format >= DEV_FMT_I4 && format <= DEV_FMT_U4_G128 ? 1 : 0.4;
     for (int32_t row = 0; row < n; row++) {
         double y[200] = { 0 };
         expected(&s, row, y);

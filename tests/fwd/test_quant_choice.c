@@ -31,7 +31,7 @@ static void test_recipe(void **state)
     struct err e;
     assert_true(fwd_quant_parse("ffn=int4,head=bf16", &q, &e));
     assert_false(q.set[FWD_KIND_ATTN]);
-    assert_int_equal(q.format[FWD_KIND_FFN], DEV_FMT_U4_G32);
+    assert_int_equal(q.format[FWD_KIND_FFN], DEV_FMT_I4);
     assert_int_equal(q.format[FWD_KIND_HEAD], DEV_FMT_BF16);
 }
 

@@ -17,6 +17,7 @@ static const struct { const char *name; enum gemm_format gemm; enum dtype raw; }
     [DEV_FMT_I8] = {"int8", GEMM_I8, DT_COUNT},
     [DEV_FMT_I8_G16] = {"int8-g16", GEMM_I8_G16, DT_COUNT},
     [DEV_FMT_I8_G32] = {"int8-g32", GEMM_I8_G32, DT_COUNT},
+    [DEV_FMT_I4] = {"int4", GEMM_I4, DT_COUNT},
     [DEV_FMT_U4_G32] = {"int4-g32", GEMM_U4_G32, DT_COUNT},
     [DEV_FMT_U4_G64] = {"int4-g64", GEMM_U4_G64, DT_COUNT},
     [DEV_FMT_U4_G128] = {"int4-g128", GEMM_U4_G128, DT_COUNT},
@@ -44,7 +45,7 @@ bool dev_format_parse(const char *name, enum dev_format *out)
 
 bool dev_format_searches(enum dev_format f)
 {
-    return f == DEV_FMT_U4_G32 || f == DEV_FMT_U4_G64 || f == DEV_FMT_U4_G128;
+    return f == DEV_FMT_I4 || f == DEV_FMT_U4_G32 || f == DEV_FMT_U4_G64 || f == DEV_FMT_U4_G128;
 }
 
 /* Whole panels; a gated pair of h rows each takes as many as 2h plain rows do. */
@@ -277,7 +278,7 @@ const void *dev_weight_image(const struct dev_weight *w, size_t *bytes)
 const char *dev_weight_layout(const struct dev *d)
 {
     (void)d;
-    return "cpu panels of 32, layout 6";
+    return "cpu panels of 32, layout 7";
 }
 
 bool dev_weight_from_image(struct dev *d, struct dev_weight **out, const struct dev_weight_shape *s, const void *image, size_t bytes, struct err *e)

@@ -49,6 +49,11 @@ void gemm_tile_u8_g32_avx2(const struct gemm_tile *t)
     group_any(false, true, 8, t);
 }
 
+void gemm_tile_i4_avx2(const struct gemm_tile *t)
+{
+    i4_any(t);
+}
+
 void gemm_tile_u4_g32_avx2(const struct gemm_tile *t)
 {
     group_any(true, true, 8, t);

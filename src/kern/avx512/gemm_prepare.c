@@ -10,7 +10,7 @@
 enum { CHUNK = 64 };   /* K that make 16 units */
 
 /* What one row needs between chunks. */
-struct row { float inverse, scale; uint32_t sum; };
+struct row { float inverse, scale; uint32_t sum; int32_t part[GEMM_I4_GROUPS]; /* of 32 K each, for I4 */ };
 
 INLINE __m512 load(const float *x, int64_t n)
 {
@@ -40,6 +40,16 @@ INLINE void end_group(const struct row *w, const bool minima, int rows, int32_t 
     uint32_t offset = 0u - 128u * w->sum;
     memcpy(aux, &w->scale, 4);
     memcpy(aux + rows, minima ? (void *)&scaled : (void *)&offset, 4);
+}
+
+/* What follows a block of I4 (gemm_int.h). */
+static void end_block(const struct row *w, int rows, int32_t *aux)
+{
+    memcpy(aux, &w->scale, 4);
+    for (int g = 0; g < GEMM_I4_GROUPS; g++)
+        aux[(1 + g) * rows] = -8 * w->part[g];
+    for (int p = 0; p < GEMM_I4_GROUPS / 2; p++)
+        aux[(5 + p) * rows] = (int32_t)((uint32_t)(8 * w->part[2 * p + 1]) << 16 | (uint16_t)(8 * w->part[2 * p]));
 }
 
 static uint32_t magnitude(const float *x, int64_t n)
@@ -76,13 +86,18 @@ INLINE __m512i small_groups(const int vecs, const bool minima, const float *x, i
     return v;
 }
 
-/* The same inside a group that is larger. */
-INLINE __m512i large_group(struct row *w, const float *x, int64_t n)
+/* The same inside a group that is larger; part: where sums of 32 go, or NULL. */
+INLINE __m512i large_group(struct row *w, const float *x, int64_t n, int32_t *part)
 {
     __m512i q0 = quantize(w, load(x, n)), q1 = quantize(w, load(x + 16, n - 16));
     __m512i q2 = quantize(w, load(x + 32, n - 32)), q3 = quantize(w, load(x + 48, n - 48));
-    __m512i sum = _mm512_add_epi32(_mm512_add_epi32(q0, q1), _mm512_add_epi32(q2, q3));
-    w->sum += (uint32_t)_mm512_reduce_add_epi32(sum);
+    __m512i low = _mm512_add_epi32(q0, q1), high = _mm512_add_epi32(q2, q3);
+    if (part) {
+        part[0] = _mm512_reduce_add_epi32(low);
+        part[1] = _mm512_reduce_add_epi32(high);
+    } else {
+        w->sum += (uint32_t)_mm512_reduce_add_epi32(_mm512_add_epi32(low, high));
+    }
     __m512i v = _mm512_castsi128_si512(_mm512_cvtepi32_epi8(q0));
     v = _mm512_inserti32x4(v, _mm512_cvtepi32_epi8(q1), 1);
     v = _mm512_inserti32x4(v, _mm512_cvtepi32_epi8(q2), 2);
@@ -92,7 +107,7 @@ INLINE __m512i large_group(struct row *w, const float *x, int64_t n)
 void gemm_prepare_s8_avx512(const struct gemm_kern *kern, const float *x, int64_t ldx, int rows, int64_t k, void *a)
 {
     const struct gemm_layout *lay = gemm_layout_of(kern->format);
-    bool minima = gemm_has_minima(kern->format);
+    bool minima = gemm_has_minima(kern->format), blocks = kern->format == GEMM_I4;
     int64_t units = gemm_units(kern->format, k), group = lay->group_units ? lay->group_units * 4 : units * 4;
     int32_t *out = a, *tail = out + units * rows;
     __mmask16 row_mask = (__mmask16)((1u << rows) - 1);
@@ -110,8 +125,10 @@ void gemm_prepare_s8_avx512(const struct gemm_kern *kern, const float *x, int64_
             }
             if (k0 % group == 0)
                 begin_group(&state[r], magnitude(row, n < group ? n : group));
-            v[r] = large_group(&state[r], row, n);
-            if (k0 + CHUNK >= (g + 1) * group)
+            v[r] = large_group(&state[r], row, n, blocks ? state[r].part + k0 % group / 32 : NULL);
+            if (k0 + CHUNK >= (g + 1) * group && blocks)
+                end_block(&state[r], rows, tail + GEMM_I4_AUX * g * rows + r);
+            else if (k0 + CHUNK >= (g + 1) * group)
                 end_group(&state[r], minima, rows, tail + 2 * g * rows + r);
         }
         if (rows == 1) {

@@ -11,3 +11,8 @@ void gemm_quant_u4_avx512(const float *x, const float *weight, int n, uint8_t *q
 {
     quant_u4(x, weight, n, q, scale, minimum);
 }
+
+void gemm_quant_i4_avx512(const float *x, const float *weight, int n, float d, const float near[2], uint8_t *q, uint8_t *scale, int8_t *offset)
+{
+    quant_i4(x, weight, n, d, near, q, scale, offset);
+}

@@ -1,26 +1,8 @@
 /* kern/avx512vnni/gemm_int.c - unsigned 8- and 4-bit weights times signed 8-bit activations with vpdpbusd. */
-#include <immintrin.h>
+#include "kern/avx512vnni/gemm_dot.h"
 #include "kern/gemm_int.h"
 
-#define INLINE static inline __attribute__((always_inline))
-
 enum { ROWS = 14, GROUP_ROWS = 8, HELD_ROWS = 6 };
-
-INLINE void dot(const int rows, __m512i acc[][2], const int32_t *a, __m512i b0, __m512i b1)
-{
-#pragma GCC unroll 14
-    for (int r = 0; r < rows; r++) {
-        __m512i x = _mm512_set1_epi32(a[r]);
-        acc[r][0] = _mm512_dpbusd_epi32(acc[r][0], b0, x);
-        acc[r][1] = _mm512_dpbusd_epi32(acc[r][1], b1, x);
-    }
-}
-
-INLINE void ask(const struct gemm_tile *t, const char **pf)
-{
-    for (int i = 0; i < t->prefetch_lines; i++, *pf += 64)
-        _mm_prefetch(*pf, _MM_HINT_T0);
-}
 
 /* ---- a scale for each column ---- */
 
