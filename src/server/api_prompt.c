@@ -155,16 +155,30 @@ bool api_prompt_completions(struct api_job *job, struct api_error *e)
 
 /* ---- chat ---- */
 
+/* The text of a member of a content list, as vLLM takes them: a string, or a part of one of these types.  NULL: neither. */
+static const json_t *part_text(const json_t *part)
+{
+    static const char *const kinds[][2] = {{"text", "text"}, {"input_text", "text"}, {"output_text", "text"}, {"refusal", "refusal"}, {"thinking", "thinking"}};
+    const char *type = json_string_value(json_object_get(part, "type"));
+    if (json_is_string(part))
+        return part;
+    for (size_t i = 0; type && i < sizeof kinds / sizeof *kinds; i++)
+        if (strcmp(type, kinds[i][0]) == 0)
+            return json_object_get(part, kinds[i][1]);
+    return NULL;
+}
+
 static bool check_part(const json_t *part, size_t i, struct api_error *e)
 {
     const char *type = json_string_value(json_object_get(part, "type"));
+    const json_t *text = part_text(part);
+    if (json_is_string(text))
+        return true;
     if (!type)
-        return api_fail(e, ERR_INVALID, "messages", "'messages[%zu].content' has a part without a string 'type'", i);
-    if (strcmp(type, "text") != 0)
-        return api_fail(e, ERR_UNSUPPORTED, "messages", "'messages[%zu].content': parts of type '%.64s' are not supported yet", i, type);
-    if (!json_is_string(json_object_get(part, "text")))
+        return api_fail(e, ERR_INVALID, "messages", "'messages[%zu].content' has a part that is neither a string nor an object with a string 'type'", i);
+    if (text || strcmp(type, "text") == 0 || strcmp(type, "input_text") == 0 || strcmp(type, "output_text") == 0)
         return api_fail(e, ERR_INVALID, "messages", "'messages[%zu].content' has a text part without a string 'text'", i);
-    return true;
+    return api_fail(e, ERR_UNSUPPORTED, "messages", "'messages[%zu].content': parts of type '%.64s' are not supported, only text", i, type);
 }
 
 static bool check_messages(const json_t *messages, struct api_error *e)
@@ -198,24 +212,52 @@ static json_t *make_kwargs(const struct api_fields *f)
     return kwargs;
 }
 
-/* Templates see the arguments of earlier calls as objects; clients send them as text.  A new reference. */
-static json_t *with_parsed_calls(const json_t *messages)
+/* Templates see the arguments of earlier calls as objects; clients send them as text. */
+static void parse_calls(const json_t *message)
 {
-    json_t *out = NULL;
+    const json_t *calls = json_object_get(message, "tool_calls");
+    for (size_t k = 0; k < json_array_size(calls); k++) {
+        struct err ignored;
+        json_t *fn = json_object_get(json_array_get(calls, k), "function");
+        const json_t *args = json_object_get(fn, "arguments");
+        json_t *parsed = json_is_string(args) ? json_parse(json_string_value(args), json_string_length(args), &ignored) : NULL;
+        if (json_is_object(parsed))
+            json_object_set(fn, "arguments", parsed);
+        json_decref(parsed);
+    }
+}
+
+/* And parts of content lists as {"type":"text","text":..}. */
+static bool plain_parts(json_t *content)
+{
+    for (size_t k = 0; k < json_array_size(content); k++) {
+        const json_t *text = part_text(json_array_get(content, k));
+        json_t *part = json_pack("{s:s,s:O}", "type", "text", "text", text);
+        if (!part || json_array_set_new(content, k, part) != 0)
+            return false;
+    }
+    return true;
+}
+
+/* The messages (checked) as templates want them, a new reference; NULL: no memory. */
+static json_t *for_template(const json_t *messages)
+{
+    bool as_is = true;
     for (size_t i = 0; i < json_array_size(messages); i++) {
-        for (size_t k = 0; k < json_array_size(json_object_get(json_array_get(messages, i), "tool_calls")); k++) {
-            struct err ignored;
-            if (!out && !(out = json_deep_copy(messages)))
-                return NULL;
-            json_t *fn = json_object_get(json_array_get(json_object_get(json_array_get(out, i), "tool_calls"), k), "function");
-            const json_t *args = json_object_get(fn, "arguments");
-            json_t *parsed = json_is_string(args) ? json_parse(json_string_value(args), json_string_length(args), &ignored) : NULL;
-            if (json_is_object(parsed))
-                json_object_set(fn, "arguments", parsed);
-            json_decref(parsed);
+        const json_t *m = json_array_get(messages, i);
+        as_is &= json_array_size(json_object_get(m, "tool_calls")) == 0 && !json_is_array(json_object_get(m, "content"));
+    }
+    if (as_is)
+        return json_incref((json_t *)messages);
+    json_t *out = json_deep_copy(messages);
+    for (size_t i = 0; i < json_array_size(out); i++) {
+        parse_calls(json_array_get(out, i));
+        if (!plain_parts(json_object_get(json_array_get(out, i), "content"))) {
+            json_decref(out);
+            return NULL;
         }
     }
-    return out ? out : json_incref((json_t *)messages);
+    return out;
 }
 
 bool api_prompt_render(const struct api *a, const struct api_fields *f, struct buf *out, struct api_error *e)
@@ -231,7 +273,7 @@ bool api_prompt_render(const struct api *a, const struct api_fields *f, struct b
                                                         "'chat_template'");
     const char *choice = json_string_value(f->tool_choice);
     bool tools = json_array_size(f->tools) > 0 && !(choice && strcmp(choice, "none") == 0);
-    json_t *kwargs = make_kwargs(f), *messages = with_parsed_calls(f->messages);
+    json_t *kwargs = make_kwargs(f), *messages = for_template(f->messages);
     struct chat_render_opts o = {
         .messages = messages, .tools = tools ? f->tools : NULL, .documents = f->documents, .kwargs = kwargs,
         .add_generation_prompt = f->add_generation_prompt, .continue_final_message = f->continue_final_message, .now_unix = clock_unix_s(),

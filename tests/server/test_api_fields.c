@@ -409,6 +409,37 @@ static void chat_echo_comes_first_in_streams(void **state)
     json_decref(events);
 }
 
+/* What vLLM takes in a content list: strings, and parts of text by several names. */
+static void content_lists_hold_texts_of_many_names(void **state)
+{
+    (void)state;
+    static const char *const same[] = {
+        "[{\"type\":\"text\",\"text\":\"What is\"},{\"type\":\"text\",\"text\":\"quire?\"}]", "[\"What is\",\"quire?\"]",
+        "[{\"type\":\"input_text\",\"text\":\"What is\"},{\"type\":\"output_text\",\"text\":\"quire?\"}]",
+        "[{\"type\":\"refusal\",\"refusal\":\"What is\"},{\"type\":\"thinking\",\"thinking\":\"quire?\"}]",
+    };
+    static const char *const bad[] = {
+        "[7]", "[null]", "[{}]", "[{\"text\":\"x\"}]", "[{\"type\":\"text\"}]", "[{\"type\":\"refusal\",\"text\":\"x\"}]", "[{\"type\":\"text\",\"text\":7}]",
+        "[{\"type\":\"image_url\",\"image_url\":{\"url\":\"x\"}}]", "[[\"x\"]]",
+    };
+    json_t *ids = NULL;
+    for (size_t i = 0; i < sizeof same / sizeof *same; i++) {
+        char fields[512];
+        snprintf(fields, sizeof fields, "\"messages\":[{\"role\":\"user\",\"content\":%s}],\"max_tokens\":1,\"return_token_ids\":true", same[i]);
+        json_t *j = ask(API_CHAT, fields);
+        if (!ids)
+            ids = json_deep_copy(at(j, "prompt_token_ids"));
+        assert_true(json_array_size(ids) > 4 && json_equal(ids, at(j, "prompt_token_ids")));
+        json_decref(j);
+    }
+    json_decref(ids);
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        char fields[512];
+        snprintf(fields, sizeof fields, "\"messages\":[{\"role\":\"user\",\"content\":%s}],\"max_tokens\":1", bad[i]);
+        assert_refused(API_CHAT, "messages", fields);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -417,7 +448,7 @@ int main(void)
         cmocka_unit_test(salts_keep_caches_apart), cmocka_unit_test(min_tokens_and_ignore_eos), cmocka_unit_test(bias_is_bounded),
         cmocka_unit_test(best_of_is_for_chat_too), cmocka_unit_test(priority_needs_its_policy), cmocka_unit_test(ids_instead_of_texts),
         cmocka_unit_test(request_ids_are_kept), cmocka_unit_test(usage_in_streams), cmocka_unit_test(events_hold_as_many_tokens_as_asked),
-        cmocka_unit_test(chat_echo_comes_first_in_streams),
+        cmocka_unit_test(chat_echo_comes_first_in_streams), cmocka_unit_test(content_lists_hold_texts_of_many_names),
     };
     return cmocka_run_group_tests(tests, open_all, close_all);
 }
