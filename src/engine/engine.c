@@ -289,7 +289,7 @@ bool engine_open(struct engine **out, const struct engine_opts *o, struct err *e
     mpsc_init(&eng->inbox);
     pthread_mutex_init(&eng->metrics_lock, NULL);
     pthread_mutex_init(&eng->guide_lock, NULL);
-    metrics_init(&eng->metrics);
+    metrics_init(eng);
     if (!open_all(eng, e)) {
         engine_close(&eng);
         return false;

@@ -180,7 +180,7 @@ bool engine_alive(const struct engine *eng, int64_t stall_us, struct err *why);
 /* Drop cached prefixes at the next step; false if some pages are in use. Waits for the engine. */
 bool engine_reset_prefix_cache(struct engine *eng);
 
-enum { ENGINE_HIST_MAX = 32 };
+enum { ENGINE_HIST_MAX = 36 };
 struct engine_hist { const double *bounds; int n; uint64_t counts[ENGINE_HIST_MAX]; double sum; uint64_t total; }; /* counts[n] = +Inf bucket */
 struct engine_metrics {           /* a consistent copy; names as INTERFACES part 3 */
     int32_t num_requests_running, num_requests_waiting;
@@ -192,10 +192,34 @@ struct engine_metrics {           /* a consistent copy; names as INTERFACES part
     uint64_t n_steps; double step_seconds, forward_seconds, sample_seconds, schedule_seconds;
     struct engine_hist ttft, itl, e2e, queue_time, inference_time, prefill_time, decode_time, time_per_output_token,
         prompt_len, prefill_computed, generation_len, max_generation_len, params_n, params_max_tokens, iteration_tokens;
+    struct engine_hist skipped_tokens;   /* per token drawn: how many followed it without a step of their own (forced_tokens) */
 };
 void engine_metrics(const struct engine *eng, struct engine_metrics *out);
 /* Adds the counters and histograms of an engine that is gone; either may be all zero. */
 void engine_metrics_add(struct engine_metrics *to, const struct engine_metrics *past);
+void engine_hist_observe(struct engine_hist *h, double value);
+
+/* ---- steps, counted as TGI counts its batches (INTERFACES 3.2) ---- */
+
+/* TGI's bounds of durations: 0.0001 * 1.5^k seconds, k = 1..35. */
+enum { ENGINE_TGI_SECONDS = 35 };
+extern const double engine_tgi_seconds[ENGINE_TGI_SECONDS];
+/* PREFILL: a step that computes tokens of at least one prompt, whatever else is in it; DECODE: any other. */
+enum engine_method { ENGINE_PREFILL, ENGINE_DECODE, ENGINE_N_METHODS };
+enum { ENGINE_BATCH_SIZES = 1024 };
+struct engine_batches {
+    struct engine_batch {
+        uint64_t n_ok, n_failed;  /* failed: the device did */
+        struct engine_hist inference, forward, decode, filter;   /* seconds: the step; the device; drawing tokens; handing them out and ending
+                                                                    what is done.  Of those that did not fail */
+    } of[ENGINE_N_METHODS];
+    struct engine_hist concat;    /* seconds that planning and building took of steps that added requests to running ones; total: how many */
+    uint64_t next_size[ENGINE_BATCH_SIZES + 1];   /* steps that admitted requests, by how many: [i]: i + 1; the last: more */
+    double next_size_sum; uint64_t n_next;
+};
+void engine_batches(const struct engine *eng, struct engine_batches *out);
+/* As engine_metrics_add. */
+void engine_batches_add(struct engine_batches *to, const struct engine_batches *past);
 
 /* ---- a look inside, for people ---- */
 

@@ -141,8 +141,9 @@ struct engine {
     struct engine_metrics metrics;
     struct engine_step steps[ENGINE_STEPS_KEPT];   /* ring; the next goes to metrics.n_steps % ENGINE_STEPS_KEPT */
 
-    pthread_mutex_t metrics_lock;       /* guards the copy that engine_metrics hands out */
+    pthread_mutex_t metrics_lock;       /* guards the copy that engine_metrics hands out, and batches */
     struct engine_metrics published;
+    struct engine_batches batches;      /* written in place once a step: too large to be copied each time */
 };
 
 /* stream.c */
@@ -177,8 +178,10 @@ int32_t beam_n_candidates(const struct engine_stream *st);
 void beam_ready(struct engine *eng, struct engine_stream *st, struct sched_seq *seq, const struct sample_result *r, int64_t now_us);
 
 /* metrics.c */
-void metrics_init(struct engine_metrics *m);
-void metrics_observe(struct engine_hist *h, double value);
+void metrics_init(struct engine *eng);
+/* A step.  t_ns: begin, batch built, computed, sampled, handed out; NULL of one that failed. */
+struct metrics_step { bool prefill, failed; int32_t n_seqs, n_admitted; const int64_t *t_ns; };
+void metrics_step(struct engine *eng, const struct metrics_step *s);
 void metrics_request_start(struct engine *eng, const struct engine_stream *st);
 void metrics_request_done(struct engine *eng, const struct engine_stream *st, enum engine_finish finish, bool error);
 /* Make the engine thread's numbers visible to others. */

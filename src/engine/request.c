@@ -229,7 +229,7 @@ void request_token(struct engine *eng, struct choice *c, const struct sample_res
     st->times.n_generated++;
     pthread_mutex_unlock(&st->lock);
     if (c->last_token_us)
-        metrics_observe(&eng->metrics.itl, (double)(now_us - c->last_token_us) / 1e6);
+        engine_hist_observe(&eng->metrics.itl, (double)(now_us - c->last_token_us) / 1e6);
     c->last_token_us = now_us;
     eng->metrics.generation_tokens++;
     stream_emit(st, c, &ev);

@@ -287,9 +287,10 @@ static int32_t only_token(const uint32_t *mask, int32_t vocab)
 
 /* Tokens that a guide leaves no choice about need no logits of their own: they follow at once, and the next step computes them
  * together.  Draws are numbered by position, so what comes after them is what would have come anyway.  Not where the sampler might
- * rule such a token out, nor where its probability is asked for. */
-static void jump_ahead(struct engine *eng, struct choice *c, int64_t now_us)
+ * rule such a token out, nor where its probability is asked for.  How many. */
+static int32_t jump_ahead(struct engine *eng, struct choice *c, int64_t now_us)
 {
+    int32_t n = 0;
     const struct engine_stream *st = c->stream;
     const struct sample_params *p = st->params;
     bool plain = !st->want_logprob && p->n_allowed == 0 && p->n_bad_words == 0 && p->n_bias == 0 && p->n_stop_ids == 0;
@@ -298,10 +299,11 @@ static void jump_ahead(struct engine *eng, struct choice *c, int64_t now_us)
         const uint32_t *mask = guide_state_mask(c->guide, &later);
         int32_t token = mask ? only_token(mask, eng->info.vocab_size) : -1;
         if (token < 0)
-            return;
-        eng->metrics.forced_tokens++;
+            break;
+        n++;
         request_token(eng, c, &(struct sample_result){.token = token, .logprob = NAN}, now_us);
     }
+    return n;
 }
 
 static void hand_out_sample(struct engine *eng, const struct step_space *sp, const struct row *r, int64_t now_us)
@@ -322,7 +324,9 @@ static void hand_out_sample(struct engine *eng, const struct step_space *sp, con
         request_cancel(eng, st, c->index, c->finish);
     else if (c->state == CHOICE_LIVE) {
         request_token(eng, c, &sp->sample[r->work].out, now_us);
-        jump_ahead(eng, c, now_us);
+        int32_t n = jump_ahead(eng, c, now_us);
+        eng->metrics.forced_tokens += (uint64_t)n;
+        engine_hist_observe(&eng->metrics.skipped_tokens, n);
     }
 }
 
@@ -397,7 +401,7 @@ static void note_scheduled(struct engine *eng, const struct sched_plan *plan, in
         st->times.n_cached = sched_n_cached(plan->items[i].seq);
         pthread_mutex_unlock(&st->lock);
         atomic_fetch_sub(&eng->n_waiting, 1);
-        metrics_observe(&eng->metrics.queue_time, (double)(now_us - st->times.submitted) / 1e6);
+        engine_hist_observe(&eng->metrics.queue_time, (double)(now_us - st->times.submitted) / 1e6);
     }
 }
 
@@ -450,6 +454,15 @@ static void note_step(struct engine *eng, const struct sched_plan *plan, const i
         st->n_prefill += plan->items[i].n_new > 1 ? plan->items[i].n_new : 0;
 }
 
+/* Whether the step computes tokens of any prompt. */
+static bool prefills(const struct sched_plan *plan)
+{
+    for (int32_t i = 0; i < plan->n_items; i++)
+        if (plan->items[i].start < stream_of(&plan->items[i])->n_tokens)
+            return true;
+    return false;
+}
+
 bool step_run(struct engine *eng)
 {
     struct step_space *sp = eng->space;
@@ -467,7 +480,10 @@ bool step_run(struct engine *eng)
     copy_pages(eng, sp, &plan);
     build_batch(sp, &plan, &batch);
     int64_t t1 = clock_now_ns();
+    struct metrics_step counted = {.prefill = prefills(&plan), .n_seqs = plan.n_items, .n_admitted = plan.n_admitted};
     if (!fwd_run(eng->fwd, &batch, &logits, &e)) {
+        counted.failed = true;
+        metrics_step(eng, &counted);
         fail_all(eng, &e);
         return true;
     }
@@ -477,13 +493,16 @@ bool step_run(struct engine *eng)
     int64_t t3 = clock_now_ns();
     hand_out(eng, sp, logits, t3 / 1000);
     int64_t t4 = clock_now_ns();
-    note_step(eng, &plan, (int64_t[]){t0, t1, t2, t3, t4});
+    const int64_t t[] = {t0, t1, t2, t3, t4};
+    note_step(eng, &plan, t);
+    counted.t_ns = t;
+    metrics_step(eng, &counted);
     m->n_steps++;
     m->step_seconds += (double)(t4 - t0) / 1e9;
     m->forward_seconds += (double)(t2 - t1) / 1e9;
     m->sample_seconds += (double)(t3 - t2) / 1e9;
     m->schedule_seconds += (double)(t1 - t0 + t4 - t3) / 1e9;
-    metrics_observe(&m->iteration_tokens, plan.n_tokens);
+    engine_hist_observe(&m->iteration_tokens, plan.n_tokens);
     if (eng->trace) {
         trace_step(eng->trace, "schedule", t0, t1, plan.n_tokens, plan.n_items);
         trace_step(eng->trace, "forward", t1, t2, plan.n_tokens, plan.n_items);

@@ -68,8 +68,13 @@ enum api_pull api_job_pull(struct api_job *job, struct buf *out);
 /* After DONE: the HTTP status of a whole body. */
 int api_job_status(const struct api_job *job);
 
-/* For the access log. */
-struct api_job_stats { int32_t n_prompt, n_completion, n_cached; };
+/* For the access log and the metrics, at any time. */
+struct api_job_stats {
+    int32_t n_prompt, n_completion, n_cached;
+    int32_t max_new;             /* new tokens that a choice may have; of several prompts the most */
+    struct engine_times times;   /* of the prompts that are done: the first beginning, the last end */
+    int error;                   /* the HTTP status of what ended it instead of its answer; 499: it was cut off; 0: nothing did */
+};
 void api_job_stats(const struct api_job *job, struct api_job_stats *out);
 
 /* ---- answers that need no engine step ---- */

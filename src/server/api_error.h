@@ -11,6 +11,7 @@
 struct api_error {
     int status;          /* HTTP */
     int retry_after_s;   /* of a 429 or 503, when it is known; 0: a second */
+    bool in_template;    /* the chat template failed, or there is none */
     char param[64];      /* the field at fault, or "" (null in the body) */
     char msg[1024];
 };

@@ -98,6 +98,7 @@ struct api_job {
     const char **stop; int32_t n_stop;
     int32_t max_tokens;               /* asked for; 0: the rest of the context */
     bool max_tokens_given;
+    int32_t max_new;                  /* what the engine was told; of several prompts the most */
     int64_t waited_us;                /* of the request's timeout, before it came here */
     int64_t timeout_us;               /* as the transport was told; 0: nothing was said */
     bool timings; struct engine_times times;   /* asked for; over all prompts: the first of each beginning, the last of each end */

@@ -52,6 +52,7 @@ static bool submit(struct api_job *job, const struct api_job_opts *o, struct api
         r.engine.tokens = p->ids;
         r.engine.n_tokens = p->n;
         r.engine.max_tokens = job->score_only ? 0 : job->max_tokens < room ? job->max_tokens : (int32_t)room;
+        job->max_new = r.engine.max_tokens > job->max_new ? r.engine.max_tokens : job->max_new;
         if (!gen_open(&p->gen, job->api->eng, &r, o->notify, o->notify_ctx, &err)) {
             const struct api_field *const *tables = job->endpoint == API_CHAT ? api_chat_tables : api_completion_tables;
             return api_fail_err(e, api_fields_find(tables, err.msg), &err);
@@ -153,11 +154,13 @@ int api_job_status(const struct api_job *job) { return job->status; }
 
 void api_job_stats(const struct api_job *job, struct api_job_stats *out)
 {
-    *out = (struct api_job_stats){0};
+    *out = (struct api_job_stats){.max_new = job->max_new, .times = job->times, .error = job->status >= 400 ? job->status : 0};
     for (int32_t i = 0; i < job->n_prompts; i++) {
         const struct api_prompt *p = &job->prompts[i];
         out->n_prompt += p->n;
         out->n_cached += p->n_cached;
+        for (int32_t k = 0; p->choices && k < job->n && !out->error; k++)
+            out->error = p->choices[k].ended && p->choices[k].finish == ENGINE_FINISH_ABORT ? 499 : 0;
         for (int32_t k = 0; p->choices && k < job->n; k++)
             out->n_completion += p->gen && k < job->request.engine.n ? gen_n_completion(p->gen, k) : p->choices[k].n_completion;
     }

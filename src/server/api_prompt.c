@@ -260,6 +260,13 @@ static json_t *for_template(const json_t *messages)
     return out;
 }
 
+static bool fail_template(struct api_error *e, enum err_code code, const char *msg)
+{
+    api_fail(e, code, "messages", "%s", msg);
+    e->in_template = true;
+    return false;
+}
+
 bool api_prompt_render(const struct api *a, const struct api_fields *f, struct buf *out, struct api_error *e)
 {
     struct err err;
@@ -269,8 +276,7 @@ bool api_prompt_render(const struct api *a, const struct api_fields *f, struct b
     if (f->chat_template && !chat_open(&own, a->tok, f->chat_template, strlen(f->chat_template), NULL, NULL, NULL, &err))
         return api_fail_err(e, "chat_template", &err);
     if (!own && !a->chat)
-        return api_fail(e, ERR_UNSUPPORTED, "messages", "this model has no chat template: start the server with --chat-template FILE, or send "
-                                                        "'chat_template'");
+        return fail_template(e, ERR_UNSUPPORTED, "this model has no chat template: start the server with --chat-template FILE, or send 'chat_template'");
     const char *choice = json_string_value(f->tool_choice);
     bool tools = json_array_size(f->tools) > 0 && !(choice && strcmp(choice, "none") == 0);
     json_t *kwargs = make_kwargs(f), *messages = for_template(f->messages);
@@ -282,7 +288,7 @@ bool api_prompt_render(const struct api *a, const struct api_fields *f, struct b
     json_decref(messages);
     json_decref(kwargs);
     chat_close(&own);
-    return ok || api_fail(e, err.code == ERR_NOMEM ? ERR_NOMEM : ERR_INVALID, "messages", "%s", err.msg);
+    return ok || (err.code == ERR_NOMEM ? api_fail_err(e, "messages", &err) : fail_template(e, ERR_INVALID, err.msg));
 }
 
 bool api_prompt_chat(struct api_job *job, struct api_error *e)

@@ -447,6 +447,7 @@ void http_route_stats(const struct http *h, int i, struct http_route_stats *out)
         out->n_by_class[k] = atomic_load_explicit(&c->n_by_class[k], memory_order_relaxed);
     for (int k = 0; k <= HTTP_DURATION_BUCKETS; k++)
         out->buckets[k] = atomic_load_explicit(&c->buckets[k], memory_order_relaxed);
+    out->n_turned_away = atomic_load_explicit(&c->n_turned_away, memory_order_relaxed);
     out->sum_s = (double)atomic_load_explicit(&c->sum_us, memory_order_relaxed) / 1e6;
 }
 

@@ -36,6 +36,7 @@ enum http_route_flags {
     HTTP_LIMITED = 8,    /* counts against max_concurrent (429) */
     HTTP_PREFIX = 16,    /* matches every path that begins with it */
     HTTP_QUIET = 32,     /* logged at debug: asked again and again */
+    HTTP_OWNERS = 128,   /* means nothing here: what the owner of the routes likes */
     HTTP_TGI = 64        /* errors are TGI's {"error","error_type"} */
 };
 
@@ -107,6 +108,7 @@ struct http_route_stats {
     const char *path;                        /* "other": of no route */
     uint64_t n_by_class[6], buckets[HTTP_DURATION_BUCKETS + 1];     /* the last bucket has no bound */
     double sum_s;
+    uint64_t n_turned_away;                  /* 429 before the handler ran: by max_concurrent, or by the limits of a key */
 };
 int http_n_routes(const struct http *h);     /* "other" included */
 void http_route_stats(const struct http *h, int i, struct http_route_stats *out);

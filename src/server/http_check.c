@@ -126,6 +126,11 @@ static bool take_place(struct http_exchange *x)
     return h->o.max_concurrent <= 0 || before < h->o.max_concurrent;
 }
 
+static void count_turned_away(const struct http_exchange *x)
+{
+    atomic_fetch_add_explicit(&x->h->counts[x->route - x->h->o.routes].n_turned_away, 1, memory_order_relaxed);
+}
+
 bool http_check_headers(struct http_exchange *x)
 {
     const struct http_opts *o = &x->h->o;
@@ -168,12 +173,14 @@ bool http_check_headers(struct http_exchange *x)
         return false;
     }
     if (!take_place(x)) {
+        count_turned_away(x);
         snprintf(msg, sizeof msg, "%d requests are in progress already; try again later", o->max_concurrent);
         reject(x, 429, msg);
         return false;
     }
     struct api_error e;
     if (x->limited && x->holder && !(x->entered = http_key_enter(x->holder, clock_now_us(), &e))) {
+        count_turned_away(x);
         http_reply_error(x, &e);
         return false;
     }

@@ -76,7 +76,7 @@ void http_exchange_resume(struct http_exchange *x);
 /* ---- the server ---- */
 
 /* What became of a route's requests; the last one is of requests that fit no route. */
-struct http_route_counts { atomic_ullong n_by_class[6], buckets[HTTP_DURATION_BUCKETS + 1], sum_us; };
+struct http_route_counts { atomic_ullong n_by_class[6], buckets[HTTP_DURATION_BUCKETS + 1], sum_us, n_turned_away; };
 
 struct http {
     struct http_opts o;

@@ -32,6 +32,8 @@ struct server_model {
     int64_t created_s;
     int32_t max_model_len;
     struct engine_metrics past;
+    struct engine_batches past_batches;
+    struct tgi_stats tgi;
     uint64_t n_loads, n_failures;
     double load_s;
 };
@@ -44,6 +46,8 @@ struct server_models {
     bool one;
     struct engine_turns *turns;
     uint64_t clock;
+    struct engine_batches view_batches;   /* what a view points to */
+    struct tgi_counts view_tgi;
 
     pthread_mutex_t lock;          /* guards all the above that changes */
     pthread_cond_t wake;           /* of the loader */
@@ -224,11 +228,15 @@ static void unload(struct server_model *m)
 {
     struct server_models *ms = m->ms;
     struct engine_metrics last;
+    struct engine_batches *batches = &ms->view_batches;
     struct engine *eng = m->eng;
     struct api *api = m->api;
     engine_metrics(eng, &last);
     engine_metrics_add(&last, &m->past);
     m->past = last;
+    engine_batches(eng, batches);
+    engine_batches_add(batches, &m->past_batches);
+    m->past_batches = *batches;
     m->eng = NULL;
     m->api = NULL;
     m->state = LOADING;            /* neither to be used nor to be loaded */
@@ -320,8 +328,10 @@ static struct server_models *alloc_models(int n, const struct api_opts *api)
     pthread_condattr_destroy(&attr);
     ms->models = mem_try_zalloc((size_t)n, sizeof *ms->models);
     ms->n = ms->models ? n : 0;
-    for (int i = 0; i < ms->n; i++)
+    for (int i = 0; i < ms->n; i++) {
         ms->models[i].ms = ms;
+        tgi_stats_init(&ms->models[i].tgi);
+    }
     return ms;
 }
 
@@ -422,6 +432,7 @@ void server_models_close(struct server_models **pms)
         api_close(&m->api);
         if (!ms->one)
             engine_close(&m->eng);
+        tgi_stats_free(&m->tgi);
         mem_free(m->name);
         mem_free(m->parked);
     }
@@ -514,6 +525,7 @@ enum server_enter server_models_enter(struct server_models *ms, struct http_exch
     if (ms->one)
         return SERVER_ENTERED;
     buf_init(&name, 0);
+    *m = NULL;
     if (read_name(body, len, &name, e)) {
         const char *text = name.data ? name.data : "";
         *m = find(ms, text);
@@ -568,6 +580,7 @@ int server_model_retry_after_s(const struct server_model *m)
 
 const struct api *server_model_api(const struct server_model *m) { return m->api; }
 struct engine *server_model_engine(const struct server_model *m) { return m->eng; }
+struct tgi_stats *server_model_tgi(struct server_model *m) { return &m->tgi; }
 
 bool server_models_reset_prefix_cache(struct server_models *ms)
 {
@@ -599,6 +612,14 @@ void server_models_visit(struct server_models *ms, void (*visit)(void *ctx, cons
             engine_metrics(m->eng, &v.metrics);
         }
         engine_metrics_add(&v.metrics, &m->past);
+        ms->view_batches = m->past_batches;
+        if (m->eng) {
+            engine_batches(m->eng, &ms->view_batches);
+            engine_batches_add(&ms->view_batches, &m->past_batches);
+        }
+        v.batches = &ms->view_batches;
+        tgi_stats_get(&m->tgi, &ms->view_tgi);
+        v.tgi = &ms->view_tgi;
         if (ms->one)
             v.name = api_model_name(m->api);
         v.root = v.info ? v.info->model_name : m->engine_opts.model_name ? m->engine_opts.model_name : v.name;

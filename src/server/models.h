@@ -17,6 +17,7 @@
 #include "engine/engine.h"
 #include "server/api.h"
 #include "server/http.h"
+#include "server/tgi_stats.h"
 
 struct server_models;
 struct server_model;
@@ -52,7 +53,8 @@ bool server_models_is_one(const struct server_models *ms);
 
 enum server_enter { SERVER_ENTERED, SERVER_PARKED, SERVER_REFUSED };
 /* For the request in x, whose body is JSON: the model it names.  ENTERED: *m stays loaded until server_model_leave.  PARKED: return from the
- * handler; it will run again.  REFUSED: e says why. */
+ * handler; it will run again.  REFUSED: e says why, and *m is NULL where the
+ * name is nobody's. */
 enum server_enter server_models_enter(struct server_models *ms, struct http_exchange *x, struct server_model **m, struct api_error *e);
 void server_model_leave(struct server_model *m);
 /* The model of that name if it is loaded now ("": the first that is), which nothing will load: NULL otherwise.  Leave it, too. */
@@ -62,6 +64,8 @@ struct server_model *server_models_peek(struct server_models *ms, const char *na
 int server_model_retry_after_s(const struct server_model *m);
 const struct api *server_model_api(const struct server_model *m);
 struct engine *server_model_engine(const struct server_model *m);
+/* Its requests over all its lives. */
+struct tgi_stats *server_model_tgi(struct server_model *m);
 
 /* POST /reset_prefix_cache: of all that are loaded; false when any has pages in use. */
 bool server_models_reset_prefix_cache(struct server_models *ms);
@@ -74,6 +78,8 @@ struct server_model_view {
     int32_t max_model_len;             /* 0: not known yet */
     int64_t created_s;
     struct engine_metrics metrics;     /* counters over all its lives */
+    const struct engine_batches *batches;   /* likewise; valid during the visit, as is tgi */
+    const struct tgi_counts *tgi;
     uint64_t n_loads, n_failures;
     int32_t n_parked;
     double load_s;                     /* all loads together */

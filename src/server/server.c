@@ -29,7 +29,7 @@ static void close_job(void *ctx)
 
 const struct server_job_ops server_api_ops = {
     .open = open_job, .pull = pull_job, .status = status_of_job, .stats = stats_of_job, .close = close_job, .streams = job_streams,
-    .stream_type = "text/event-stream; charset=utf-8",
+    .stream_type = "text/event-stream; charset=utf-8", .generates = true,
 };
 
 static void on_completions(void *ctx, struct http_exchange *x) { server_run(ctx, x, &server_api_ops, API_COMPLETIONS); }
@@ -182,9 +182,9 @@ static void on_reset_prefix_cache(void *ctx, struct http_exchange *x)
 
 /* Everything that tokenizes or waits for the engine is for the workers. */
 static const struct http_route routes[] = {
-    {"/v1/completions", HTTP_POST, HTTP_JSON | HTTP_WORK | HTTP_LIMITED, on_completions},
-    {"/v1/chat/completions", HTTP_POST, HTTP_JSON | HTTP_WORK | HTTP_LIMITED, on_chat},
-    {"/v1/responses", HTTP_POST, HTTP_JSON | HTTP_WORK | HTTP_LIMITED, on_responses},
+    {"/v1/completions", HTTP_POST, HTTP_JSON | HTTP_WORK | HTTP_LIMITED | SERVER_GENERATES, on_completions},
+    {"/v1/chat/completions", HTTP_POST, HTTP_JSON | HTTP_WORK | HTTP_LIMITED | SERVER_GENERATES, on_chat},
+    {"/v1/responses", HTTP_POST, HTTP_JSON | HTTP_WORK | HTTP_LIMITED | SERVER_GENERATES, on_responses},
     {"/v1/models", HTTP_GET, 0, on_models},
     {"/v1/models/", HTTP_GET, HTTP_PREFIX, on_model},
     {"/tokenize", HTTP_POST, HTTP_JSON | HTTP_WORK, server_tokenize},
@@ -206,13 +206,13 @@ static const struct http_route routes[] = {
     {"/rerank", HTTP_POST, HTTP_JSON | HTTP_WORK | HTTP_LIMITED, server_rerank},
     {"/v1/rerank", HTTP_POST, HTTP_JSON | HTTP_WORK | HTTP_LIMITED, server_rerank},
     {"/v2/rerank", HTTP_POST, HTTP_JSON | HTTP_WORK | HTTP_LIMITED, server_rerank},
-    {"/generate", HTTP_POST, HTTP_JSON | HTTP_WORK | HTTP_LIMITED | HTTP_TGI, server_tgi_generate},
-    {"/generate_stream", HTTP_POST, HTTP_JSON | HTTP_WORK | HTTP_LIMITED | HTTP_TGI, server_tgi_generate_stream},
-    {"/invocations", HTTP_POST, HTTP_JSON | HTTP_WORK | HTTP_LIMITED, server_invocations},
+    {"/generate", HTTP_POST, HTTP_JSON | HTTP_WORK | HTTP_LIMITED | SERVER_GENERATES | HTTP_TGI, server_tgi_generate},
+    {"/generate_stream", HTTP_POST, HTTP_JSON | HTTP_WORK | HTTP_LIMITED | SERVER_GENERATES | HTTP_TGI, server_tgi_generate_stream},
+    {"/invocations", HTTP_POST, HTTP_JSON | HTTP_WORK | HTTP_LIMITED | SERVER_GENERATES, server_invocations},
     {"/chat_tokenize", HTTP_POST, HTTP_JSON | HTTP_WORK | HTTP_TGI, server_tgi_chat_tokenize},
     {"/info", HTTP_GET, HTTP_TGI, server_tgi_info},
     {"/", HTTP_GET, HTTP_OPEN, server_web_file},
-    {"/", HTTP_POST, HTTP_JSON | HTTP_WORK | HTTP_LIMITED | HTTP_TGI, server_tgi_compat},
+    {"/", HTTP_POST, HTTP_JSON | HTTP_WORK | HTTP_LIMITED | SERVER_GENERATES | HTTP_TGI, server_tgi_compat},
     {"/web/state", HTTP_GET, HTTP_PREFIX | HTTP_WORK | HTTP_QUIET, server_web_state},
     {"/web/", HTTP_GET, HTTP_PREFIX | HTTP_OPEN | HTTP_QUIET, server_web_file},
 };
@@ -237,7 +237,9 @@ bool server_open(struct server **out, const struct server_opts *o, struct err *e
         return err_set(e, ERR_NOMEM, "out of memory");
     s->o = *o;
     s->start_unix_s = clock_unix_s();
+    tgi_stats_init(&s->tgi);
     memcpy(s->routes, routes, sizeof routes);
+    s->n_routes = N_ROUTES;
     for (int i = 0; i < N_ROUTES; i++)
         if (o->metrics_public && s->routes[i].handle == on_metrics)
             s->routes[i].flags |= HTTP_OPEN;
@@ -289,5 +291,6 @@ void server_close(struct server **ps)
     http_close(&s->http);
     files_close(&s->files);
     server_models_close(&s->models);
+    tgi_stats_free(&s->tgi);
     mem_free(s);
 }

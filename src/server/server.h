@@ -44,7 +44,7 @@ bool server_idle(const struct server *s);
 void server_close(struct server **s);
 
 /* The page of /metrics: Prometheus text 0.0.4. */
-void server_write_metrics(const struct server *s, struct buf *out);
+void server_write_metrics(struct server *s, struct buf *out);
 /* The same page, which must be what server_write_metrics wrote, as OpenMetrics 1.0. */
 void server_write_openmetrics(const char *prometheus, struct buf *out);
 

@@ -8,89 +8,46 @@
 #include "base/mem.h"
 #include "server/http_keys.h"
 #include "server/server_int.h"
-
-/* One page: where it goes, and the labels that every engine metric carries. */
-struct page { struct buf *out; const char *labels; bool vllm; };
-
-/* A label's value: backslash, quote and newline escaped. */
-static void write_label(struct buf *out, const char *s)
-{
-    for (; *s; s++) {
-        if (*s == '\\' || *s == '"')
-            buf_putc(out, '\\');
-        if (*s == '\n')
-            buf_puts(out, "\\n");
-        else
-            buf_putc(out, *s);
-    }
-}
-
-static void number(struct buf *out, double x)
-{
-    if (x == floor(x) && fabs(x) < 1e15)
-        buf_printf(out, "%.0f\n", x);
-    else
-        buf_printf(out, "%.17g\n", x);
-}
-
-static void head(struct page *p, const char *prefix, const char *name, const char *type, const char *help)
-{
-    buf_printf(p->out, "# HELP %s%s %s\n# TYPE %s%s %s\n", prefix, name, help, prefix, name, type);
-}
-
-static void one(struct page *p, const char *prefix, const char *name, const char *type, double value, const char *help)
-{
-    head(p, prefix, name, type, help);
-    buf_printf(p->out, "%s%s{%s} ", prefix, name, p->labels);
-    number(p->out, value);
-}
+#include "server/server_page.h"
 
 /* vllm_names: further names, separated by spaces, that mean the same to vLLM's dashboards, old and new. */
-static void value(struct page *p, const char *name, const char *type, double v, const char *vllm_names, const char *help)
+static void value(struct server_page *p, const char *name, const char *type, double v, const char *vllm_names, const char *help)
 {
-    one(p, "quire:", name, type, v, help);
+    server_page_one(p, "quire:", name, type, v, help);
     for (const char *at = vllm_names; p->vllm && at && *at;) {
         char alias[96];
         size_t len = strcspn(at, " ");
         snprintf(alias, sizeof alias, "%.*s", (int)len, at);
-        one(p, "vllm:", alias, type, v, help);
+        server_page_one(p, "vllm:", alias, type, v, help);
         at += len + (at[len] == ' ');
     }
 }
 
-static void hist_as(struct page *p, const char *prefix, const char *name, const struct engine_hist *h, const char *help)
+static void hist_as(struct server_page *p, const char *prefix, const char *name, const struct engine_hist *h, const char *help)
 {
-    uint64_t below = 0;
-    head(p, prefix, name, "histogram", help);
-    for (int i = 0; i < h->n; i++) {
-        below += h->counts[i];
-        buf_printf(p->out, "%s%s_bucket{%s,le=\"%.10g\"} %llu\n", prefix, name, p->labels, h->bounds[i], (unsigned long long)below);
-    }
-    buf_printf(p->out, "%s%s_bucket{%s,le=\"+Inf\"} %llu\n", prefix, name, p->labels, (unsigned long long)h->total);
-    buf_printf(p->out, "%s%s_sum{%s} ", prefix, name, p->labels);
-    number(p->out, h->sum);
-    buf_printf(p->out, "%s%s_count{%s} %llu\n", prefix, name, p->labels, (unsigned long long)h->total);
+    server_page_head(p, prefix, name, "histogram", help);
+    server_page_engine_hist(p, prefix, name, NULL, h);
 }
 
-static void hist(struct page *p, const char *name, const struct engine_hist *h, const char *help)
+static void hist(struct server_page *p, const char *name, const struct engine_hist *h, const char *help)
 {
     hist_as(p, "quire:", name, h, help);
     if (p->vllm)
         hist_as(p, "vllm:", name, h, help);
 }
 
-static void finished_as(struct page *p, const char *prefix, const struct engine_metrics *m)
+static void finished_as(struct server_page *p, const char *prefix, const struct engine_metrics *m)
 {
     const struct { const char *reason; uint64_t n; } rows[] = {
         {"stop", m->success_stop}, {"length", m->success_length}, {"abort", m->success_abort},
     };
-    head(p, prefix, "request_success_total", "counter", "Requests that ended, by why.");
+    server_page_head(p, prefix, "request_success_total", "counter", "Requests that ended, by why.");
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++)
         buf_printf(p->out, "%srequest_success_total{%s,finished_reason=\"%s\"} %llu\n", prefix, p->labels, rows[i].reason,
                    (unsigned long long)rows[i].n);
 }
 
-static void write_engine(struct page *p, const struct engine_metrics *m)
+static void write_engine(struct server_page *p, const struct engine_metrics *m)
 {
     value(p, "num_requests_running", "gauge", m->num_requests_running, "num_requests_running", "Sequences being computed.");
     value(p, "num_requests_waiting", "gauge", m->num_requests_waiting, "num_requests_waiting", "Requests waiting for room.");
@@ -136,21 +93,21 @@ static void write_engine(struct page *p, const struct engine_metrics *m)
         hist_as(p, "vllm:", "request_time_per_output_token_seconds", &m->time_per_output_token, "Mean time between tokens of a request.");
 }
 
-static void cache_info(struct page *p, const char *prefix, const struct engine_info *info, bool caching)
+static void cache_info(struct server_page *p, const char *prefix, const struct engine_info *info, bool caching)
 {
-    head(p, prefix, "cache_config_info", "gauge", "How the KV cache is set up.");
+    server_page_head(p, prefix, "cache_config_info", "gauge", "How the KV cache is set up.");
     buf_printf(p->out,
                "%scache_config_info{%s,block_size=\"%d\",num_gpu_blocks=\"%d\",num_kv_blocks=\"%d\",cache_dtype=\"%s\",enable_prefix_caching=\"%s\"} 1\n",
                prefix, p->labels, info->block_tokens, info->n_blocks, info->n_blocks, info->kv_dtype, caching ? "True" : "False");
 }
 
 /* labels: "", or what tells one model's line from another's. */
-static void write_info(struct page *p, const struct engine_info *info, const char *labels)
+static void write_info(struct server_page *p, const struct engine_info *info, const char *labels)
 {
     cache_info(p, "quire:", info, info->prefix_caching);
     if (p->vllm)
         cache_info(p, "vllm:", info, info->prefix_caching);
-    head(p, "quire:", "build_info", "gauge", "The program and what it runs on.");
+    server_page_head(p, "quire:", "build_info", "gauge", "The program and what it runs on.");
     buf_printf(p->out, "quire:build_info{version=\"" QUIRE_VERSION "\",device=\"%s\",isa=\"%s\",dtype=\"%s\",threads=\"%d\"%s%s} 1\n", info->device,
                info->isa, info->dtype, info->n_threads, *labels ? "," : "", labels);
 }
@@ -179,14 +136,14 @@ static double virtual_bytes(void)
     return (double)pages * (double)sysconf(_SC_PAGESIZE);
 }
 
-static void plain(struct page *p, const char *name, const char *type, double v, const char *help)
+static void plain(struct server_page *p, const char *name, const char *type, double v, const char *help)
 {
-    head(p, "", name, type, help);
+    server_page_head(p, "", name, type, help);
     buf_printf(p->out, "%s ", name);
-    number(p->out, v);
+    server_page_number(p->out, v);
 }
 
-static void write_process(struct page *p, const struct server *s)
+static void write_process(struct server_page *p, const struct server *s)
 {
     struct rusage ru;
     struct rlimit rl = {0};
@@ -202,7 +159,7 @@ static void write_process(struct page *p, const struct server *s)
 }
 
 /* A route that nobody has asked for yet has no samples. */
-static void write_route(struct page *p, const struct http *h, int i, const char *name)
+static void write_route(struct server_page *p, const struct http *h, int i, const char *name)
 {
     struct http_route_stats r;
     uint64_t below = 0;
@@ -218,37 +175,37 @@ static void write_route(struct page *p, const struct http *h, int i, const char 
     }
     below += r.buckets[HTTP_DURATION_BUCKETS];
     buf_printf(p->out, "%s_bucket{handler=\"%s\",le=\"+Inf\"} %llu\n%s_sum{handler=\"%s\"} ", name, r.path, (unsigned long long)below, name, r.path);
-    number(p->out, r.sum_s);
+    server_page_number(p->out, r.sum_s);
     buf_printf(p->out, "%s_count{handler=\"%s\"} %llu\n", name, r.path, (unsigned long long)below);
 }
 
 static const char *const classes[] = {"cut", "1xx", "2xx", "3xx", "4xx", "5xx"};
 
 /* As vLLM's own HTTP server names them. */
-static void write_http_vllm(struct page *p, const struct http *h)
+static void write_http_vllm(struct server_page *p, const struct http *h)
 {
     struct http_route_stats r;
-    head(p, "", "http_requests_total", "counter", "HTTP requests answered, by route and class of status.");
+    server_page_head(p, "", "http_requests_total", "counter", "HTTP requests answered, by route and class of status.");
     for (int i = 0; i < http_n_routes(h); i++) {
         http_route_stats(h, i, &r);
         for (int k = 1; k < 6; k++)
             if (r.n_by_class[k])
                 buf_printf(p->out, "http_requests_total{handler=\"%s\",status=\"%s\"} %llu\n", r.path, classes[k], (unsigned long long)r.n_by_class[k]);
     }
-    head(p, "", "http_request_duration_seconds", "histogram", "From a request's headers to the end of its answer, by route.");
+    server_page_head(p, "", "http_request_duration_seconds", "histogram", "From a request's headers to the end of its answer, by route.");
     for (int i = 0; i < http_n_routes(h); i++)
         write_route(p, h, i, "http_request_duration_seconds");
 }
 
-static void write_http(struct page *p, const struct server *s)
+static void write_http(struct server_page *p, const struct server *s)
 {
     struct http_stats st;
     http_stats(s->http, &st);
-    head(p, "quire:", "http_requests_total", "counter", "HTTP requests answered, by class of status; cut: none was sent.");
+    server_page_head(p, "quire:", "http_requests_total", "counter", "HTTP requests answered, by class of status; cut: none was sent.");
     for (int i = 0; i < 6; i++)
         buf_printf(p->out, "quire:http_requests_total{status=\"%s\"} %llu\n", classes[i], (unsigned long long)st.n_by_class[i]);
     plain(p, "quire:http_connections", "gauge", (double)st.n_connections, "Open connections.");
-    head(p, "quire:", "http_request_duration_seconds", "histogram", "From a request's headers to the end of its answer, by route.");
+    server_page_head(p, "quire:", "http_request_duration_seconds", "histogram", "From a request's headers to the end of its answer, by route.");
     for (int i = 0; i < http_n_routes(s->http); i++)
         write_route(p, s->http, i, "quire:http_request_duration_seconds");
     if (p->vllm)
@@ -276,13 +233,13 @@ static void note_key(void *ctx, const struct http_key_view *v)
     r->v[r->n++] = *v;
 }
 
-static void key_family(struct page *p, const struct key_rows *r, const char *name, const char *type, const char *help,
+static void key_family(struct server_page *p, const struct key_rows *r, const char *name, const char *type, const char *help,
                        double (*get)(const struct http_key_view *v))
 {
-    head(p, "quire:", name, type, help);
+    server_page_head(p, "quire:", name, type, help);
     for (int i = 0; i < r->n; i++) {
         buf_printf(p->out, "quire:%s{key=\"%s\"} ", name, r->names[i]);
-        number(p->out, get(&r->v[i]));
+        server_page_number(p->out, get(&r->v[i]));
     }
 }
 
@@ -292,7 +249,7 @@ static double key_prompt(const struct http_key_view *v) { return (double)v->prom
 static double key_generated(const struct http_key_view *v) { return (double)v->generated_tokens; }
 static double key_active(const struct http_key_view *v) { return (double)v->n_active; }
 
-static void write_keys(struct page *p, const struct server *s)
+static void write_keys(struct server_page *p, const struct server *s)
 {
     struct http_keys *keys = http_keys_of(s->http);
     struct key_rows r = {0};
@@ -315,52 +272,18 @@ static void write_keys(struct page *p, const struct server *s)
     mem_free(r.names);
 }
 
-/* ---- TGI's names (INTERFACES 3.2) ---- */
-
-/* Its buckets are quire's; a step of the engine has prompts and generation in one and counts as decode. */
-static void write_tgi(struct page *p, const struct engine_metrics *m, const struct engine_info *info)
-{
-    double ended = (double)(m->success_stop + m->success_length), page_tokens = info ? info->block_tokens : 0;
-    one(p, "tgi_", "request_count", "counter", ended + (double)(m->success_abort + m->requests_error), "Requests that ended.");
-    one(p, "tgi_", "request_success", "counter", ended, "Requests that ended well.");
-    one(p, "tgi_", "queue_size", "gauge", m->num_requests_waiting, "Requests waiting for room.");
-    one(p, "tgi_", "batch_current_size", "gauge", m->num_requests_running, "Sequences being computed.");
-    one(p, "tgi_", "batch_current_max_tokens", "gauge", m->blocks_held * page_tokens, "Tokens that the pages of running sequences hold.");
-    one(p, "tgi_", "batch_max_total_tokens", "gauge", m->blocks_total * page_tokens, "Tokens that all pages hold.");
-    head(p, "tgi_", "batch_inference_count", "counter", "Steps of the engine.");
-    buf_printf(p->out, "tgi_batch_inference_count{%s,method=\"decode\"} %llu\n", p->labels, (unsigned long long)m->n_steps);
-    hist_as(p, "tgi_", "request_duration", &m->e2e, "From submission to the end, seconds.");
-    hist_as(p, "tgi_", "request_queue_duration", &m->queue_time, "From submission to the first step, seconds.");
-    hist_as(p, "tgi_", "request_inference_duration", &m->inference_time, "From the first step to the last token, seconds.");
-    hist_as(p, "tgi_", "request_mean_time_per_token_duration", &m->time_per_output_token, "Mean time between tokens of a request, seconds.");
-    hist_as(p, "tgi_", "request_input_length", &m->prompt_len, "Prompt tokens of a request.");
-    hist_as(p, "tgi_", "request_generated_tokens", &m->generation_len, "Generated tokens of a request.");
-    hist_as(p, "tgi_", "request_max_new_tokens", &m->params_max_tokens, "New tokens allowed.");
-}
-
-/* Of all models together: those refused on TGI's routes, and what failed in an engine. */
-static void write_tgi_failures(struct page *p, const struct server *s, uint64_t n_generation)
-{
-    const struct { const char *err; unsigned long long n; } rows[] = {
-        {"overloaded", atomic_load(&s->tgi_overloaded)}, {"validation", atomic_load(&s->tgi_invalid)}, {"generation", n_generation},
-    };
-    head(p, "tgi_", "request_failure", "counter", "Requests that failed, by why.");
-    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++)
-        buf_printf(p->out, "tgi_request_failure{err=\"%s\"} %llu\n", rows[i].err, rows[i].n);
-}
-
 /* ---- pages of several models ---- */
 
-static void write_models_info(struct page *p, const struct server_model_view *v)
+static void write_models_info(struct server_page *p, const struct server_model_view *v)
 {
-    one(p, "quire:", "model_loaded", "gauge", v->info != NULL, "Whether the model is loaded.");
-    one(p, "quire:", "model_loads_total", "counter", (double)v->n_loads, "Times the model was loaded.");
-    one(p, "quire:", "model_load_failures_total", "counter", (double)v->n_failures, "Times it could not be loaded.");
-    one(p, "quire:", "model_load_seconds_total", "counter", v->load_s, "Time spent loading it.");
-    one(p, "quire:", "model_requests_parked", "gauge", v->n_parked, "Requests that wait for it to be loaded.");
+    server_page_one(p, "quire:", "model_loaded", "gauge", v->info != NULL, "Whether the model is loaded.");
+    server_page_one(p, "quire:", "model_loads_total", "counter", (double)v->n_loads, "Times the model was loaded.");
+    server_page_one(p, "quire:", "model_load_failures_total", "counter", (double)v->n_failures, "Times it could not be loaded.");
+    server_page_one(p, "quire:", "model_load_seconds_total", "counter", v->load_s, "Time spent loading it.");
+    server_page_one(p, "quire:", "model_requests_parked", "gauge", v->n_parked, "Requests that wait for it to be loaded.");
 }
 
-struct pages { struct buf *texts; int n, cap; bool vllm, tgi, one; uint64_t n_errors; };
+struct pages { struct buf *texts; int n, cap; bool vllm, tgi, one; uint64_t n_turned_away; };
 
 static void write_page(void *ctx, const struct server_model_view *v)
 {
@@ -368,16 +291,15 @@ static void write_page(void *ctx, const struct server_model_view *v)
     struct buf labels;
     if (all->n == all->cap)
         return;
-    struct page p = {.out = &all->texts[all->n++], .vllm = all->vllm};
+    struct server_page p = {.out = &all->texts[all->n++], .vllm = all->vllm};
     buf_init(&labels, 0);
     buf_puts(&labels, "model_name=\"");
-    write_label(&labels, v->name);
+    server_page_label(&labels, v->name);
     buf_puts(&labels, "\",engine=\"0\"");
     p.labels = labels.failed ? "engine=\"0\"" : labels.data;
     write_engine(&p, &v->metrics);
     if (all->tgi)
-        write_tgi(&p, &v->metrics, v->info);
-    all->n_errors += v->metrics.requests_error;
+        server_write_tgi(&p, v, all->one ? all->n_turned_away : 0);
     if (!all->one)
         write_models_info(&p, v);
     if (v->info)
@@ -435,25 +357,45 @@ static void count(void *ctx, const struct server_model_view *v)
     ++*(int *)ctx;
 }
 
-void server_write_metrics(const struct server *s, struct buf *out)
+/* Requests for text that found no room before anybody looked at them. */
+static uint64_t turned_away(const struct server *s)
 {
-    struct page p = {.out = out, .vllm = s->o.metrics_vllm};
-    struct pages all = {.vllm = s->o.metrics_vllm, .tgi = s->o.metrics_tgi, .one = server_models_is_one(s->models)};
+    uint64_t n = 0;
+    for (int i = 0; i < s->n_routes; i++) {
+        struct http_route_stats r;
+        http_route_stats(s->http, i, &r);
+        n += s->routes[i].flags & SERVER_GENERATES ? r.n_turned_away : 0;
+    }
+    return n;
+}
+
+/* What reached none of several models. */
+static void write_modelless(struct pages *all, struct server *s)
+{
+    struct server_page p = {.out = &all->texts[all->n++], .labels = "model_name=\"\""};
+    server_write_tgi_modelless(&p, &s->tgi, all->n_turned_away);
+}
+
+void server_write_metrics(struct server *s, struct buf *out)
+{
+    struct server_page p = {.out = out, .vllm = s->o.metrics_vllm};
+    struct pages all = {.vllm = s->o.metrics_vllm, .tgi = s->o.metrics_tgi, .one = server_models_is_one(s->models),
+                        .n_turned_away = turned_away(s)};
     server_models_visit(s->models, count, &all.cap);
-    all.texts = mem_try_zalloc((size_t)all.cap, sizeof *all.texts);
+    all.texts = mem_try_zalloc((size_t)all.cap + 1, sizeof *all.texts);
     if (!all.texts) {
         out->failed = true;
         return;
     }
     server_models_visit(s->models, write_page, &all);
+    if (all.tgi && !all.one)
+        write_modelless(&all, s);
     for (int i = 0; i < all.n; i++)
         out->failed |= all.texts[i].failed;
     merge(&all, out);
     for (int i = 0; i < all.n; i++)
         buf_free(&all.texts[i]);
     mem_free(all.texts);
-    if (s->o.metrics_tgi)
-        write_tgi_failures(&p, s, all.n_errors);
     write_http(&p, s);
     write_keys(&p, s);
     write_process(&p, s);

@@ -24,22 +24,11 @@ static void close_job(void *ctx)
     tgi_job_close(&job);
 }
 
-/* Events have sent their headers already. */
-static void add_headers(const void *job, struct http_exchange *x)
-{
-    if (!tgi_job_streams(job))
-        tgi_job_headers(job, add_header, x);
-}
-
-static void count_refused(struct server *s, const struct api_error *e)
-{
-    if (e->status != 503)
-        atomic_fetch_add(e->status == 429 ? &s->tgi_overloaded : &s->tgi_invalid, 1);
-}
+static void add_headers(const void *job, struct http_exchange *x) { tgi_job_headers(job, add_header, x); }
 
 static const struct server_job_ops ops = {
     .open = open_job, .pull = pull_job, .status = status_of_job, .stats = stats_of_job, .close = close_job, .streams = job_streams,
-    .stream_type = "text/event-stream", .done = add_headers, .refused = count_refused,
+    .stream_type = "text/event-stream", .headers = add_headers, .generates = true,
 };
 
 static void generate(struct server *s, struct http_exchange *x, enum tgi_route route)

@@ -205,9 +205,7 @@ static json_t *translate(const struct tgi_job *t, struct api_error *e)
 static bool check_length(struct tgi_job *t, const struct api_prompt *prompt, struct api_error *e)
 {
     const struct api *a = t->job->api;
-    int32_t total = a->info->max_model_len, most = total - 1, limit = a->opts.limits.input_tokens;
-    if (limit > 0 && limit < most)
-        most = limit;
+    int32_t total = tgi_max_total_tokens(a), most = tgi_max_input_tokens(a);
     if (prompt->n == 0)
         return bad(e, "inputs", "`inputs` cannot be empty");
     if (prompt->n > most)
@@ -284,6 +282,7 @@ static bool submit(struct tgi_job *t, const struct api_job_opts *o, struct api_e
     r.engine.tokens = prompt->ids;
     r.engine.n_tokens = prompt->n;
     r.engine.max_tokens = t->p.max_new_tokens == API_UNSET || t->p.max_new_tokens > room ? room : (int32_t)t->p.max_new_tokens;
+    t->max_new = r.engine.max_tokens;
     t->submitted_us = clock_now_us();
     return gen_open(&prompt->gen, job->api->eng, &r, o->notify, o->notify_ctx, &err) || api_fail_err(e, NULL, &err);
 }

@@ -24,7 +24,7 @@ bool tgi_job_streams(const struct tgi_job *job);
 enum api_pull tgi_job_pull(struct tgi_job *job, struct buf *out);
 int tgi_job_status(const struct tgi_job *job);
 void tgi_job_stats(const struct tgi_job *job, struct api_job_stats *out);
-/* After DONE: calls add for each of TGI's x-... headers of a whole body. */
+/* Calls add for each of TGI's x-... headers: of a whole body after DONE; of events, which tell no times, before the first. */
 void tgi_job_headers(const struct tgi_job *job, void (*add)(void *ctx, const char *name, const char *value), void *ctx);
 
 /* {"error","error_type"}; *status becomes TGI's: validation 422, overloaded 429, generation 424, template 422. */
@@ -34,6 +34,9 @@ bool tgi_error_write(const struct api_error *e, int *status, struct buf *out);
 bool tgi_tokenize(const struct api *a, const char *body, size_t len, struct buf *out, struct api_error *e);
 /* POST /chat_tokenize: {"tokenize_response","templated_text"}. */
 bool tgi_chat_tokenize(const struct api *a, const char *body, size_t len, struct buf *out, struct api_error *e);
+/* Limits as TGI has them. */
+int32_t tgi_max_input_tokens(const struct api *a);
+int32_t tgi_max_total_tokens(const struct api *a);
 /* GET /info.  max_concurrent 0: no bound. */
 bool tgi_info(const struct api *a, int max_concurrent, struct buf *out);
 

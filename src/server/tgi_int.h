@@ -31,6 +31,8 @@ struct tgi_job {
     const char *inputs; size_t inputs_len;
     bool stream, sampling, finished;
     int status;
+    int error;                        /* what became status, before it was TGI's; 0: none */
+    int32_t max_new;
     int32_t n;                        /* best_of */
     struct tgi_choice *choices;       /* [n] */
     struct buf prefill;               /* its elements */

@@ -12,7 +12,8 @@ int tgi_job_status(const struct tgi_job *t) { return t->status; }
 
 void tgi_job_stats(const struct tgi_job *t, struct api_job_stats *out)
 {
-    *out = (struct api_job_stats){.n_prompt = t->job->prompts[0].n, .n_cached = t->job->prompts[0].n_cached};
+    *out = (struct api_job_stats){.n_prompt = t->job->prompts[0].n, .n_cached = t->job->prompts[0].n_cached,
+                                  .max_new = t->max_new, .times = t->times, .error = t->error};
     for (int32_t i = 0; i < t->n; i++)
         out->n_completion += t->choices[i].n_tokens;
 }
@@ -79,6 +80,7 @@ static void on_token(struct tgi_job *t, struct tgi_choice *c, const struct gen_e
 static void fail(struct tgi_job *t, const struct api_error *e, struct buf *out)
 {
     t->finished = true;
+    t->error = e->status;
     gen_close(&t->job->prompts[0].gen);
     if (t->stream)
         buf_puts(out, "data:");
@@ -160,11 +162,15 @@ void tgi_job_headers(const struct tgi_job *t, void (*add)(void *ctx, const char 
 {
     const struct engine_times *m = &t->times;
     struct api_job_stats s;
+    char seconds[32];
+    add(ctx, "x-compute-type", t->job->api->info->device);
+    add_number(add, ctx, "x-compute-characters", t->n_chars);
+    if (t->stream)
+        return;
     tgi_job_stats(t, &s);
     int64_t total = clock_now_us() - t->opened_us, infer = m->last_token - m->first_scheduled, generated = s.n_completion > 0 ? s.n_completion : 1;
-    add(ctx, "x-compute-type", t->job->api->info->device);
-    add_number(add, ctx, "x-compute-time", (total + 500000) / 1000000);
-    add_number(add, ctx, "x-compute-characters", t->n_chars);
+    snprintf(seconds, sizeof seconds, "%.6f", (double)total / 1e6);
+    add(ctx, "x-compute-time", seconds);
     add_number(add, ctx, "x-total-time", total / 1000);
     add_number(add, ctx, "x-validation-time", (t->submitted_us - t->opened_us) / 1000);
     add_number(add, ctx, "x-queue-time", (m->first_scheduled - m->submitted) / 1000);

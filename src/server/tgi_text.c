@@ -102,10 +102,18 @@ bool tgi_chat_tokenize(const struct api *a, const char *body, size_t len, struct
     return ok;
 }
 
+int32_t tgi_max_total_tokens(const struct api *a) { return a->info->max_model_len; }
+
+int32_t tgi_max_input_tokens(const struct api *a)
+{
+    int32_t most = a->info->max_model_len - 1, limit = a->opts.limits.input_tokens;
+    return limit > 0 && limit < most ? limit : most;
+}
+
 bool tgi_info(const struct api *a, int max_concurrent, struct buf *out)
 {
     const struct api_limits *l = &a->opts.limits;
-    int32_t total = a->info->max_model_len, input = l->input_tokens > 0 && l->input_tokens < total ? l->input_tokens : total - 1;
+    int32_t total = tgi_max_total_tokens(a), input = tgi_max_input_tokens(a);
     buf_puts(out, "{\"model_id\":");
     api_write_text(out, a->names[0], strlen(a->names[0]));
     buf_printf(out, ",\"model_sha\":null,\"model_dtype\":\"%s\",\"model_device_type\":\"%s\",\"model_pipeline_tag\":\"text-generation\"", a->info->dtype,

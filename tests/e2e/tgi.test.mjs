@@ -38,6 +38,13 @@ test("generate", async () => {
     "x-time-per-token", "x-prompt-tokens", "x-generated-tokens"]) assert.ok(r.headers.get(h) !== null, h);
   assert.equal(r.headers.get("x-generated-tokens"), "12");
   assert.equal(r.headers.get("x-compute-characters"), String(story.length));
+  assert.match(r.headers.get("x-compute-time"), /^\d+\.\d+$/);   // seconds
+  assert.ok(Math.abs(Number(r.headers.get("x-compute-time")) * 1000 - Number(r.headers.get("x-total-time"))) <= 1);
+  const stream = await server.post("/generate_stream", { inputs: story, parameters: { max_new_tokens: 2 } });
+  await stream.text();
+  assert.equal(stream.headers.get("x-compute-characters"), String(story.length));
+  assert.equal(stream.headers.get("x-compute-type"), r.headers.get("x-compute-type"));
+  assert.equal(stream.headers.get("x-accel-buffering"), "no");
   const same = await (await server.post("/v1/completions", { prompt: story, max_tokens: 12, temperature: 0 })).json();
   assert.equal(r.body.generated_text, same.choices[0].text);
 });
@@ -263,11 +270,56 @@ test("overload is 429 in TGI's words; a gone client frees everything", async (t)
   await until(async () => (await small.metric("kv_blocks_held")) === 0, "all pages free");
 });
 
-test("metrics under TGI's names", async () => {
+test("metrics under TGI's names, with its bounds", async () => {
   const text = await (await fetch(server.url + "/metrics")).text();
-  for (const name of ["tgi_request_count", "tgi_request_success", "tgi_request_failure", "tgi_request_duration_bucket", "tgi_request_queue_duration_sum",
-    "tgi_request_inference_duration_count", "tgi_request_mean_time_per_token_duration_bucket", "tgi_request_input_length_bucket", "tgi_request_generated_tokens_sum",
-    "tgi_request_max_new_tokens_count", "tgi_batch_current_size", "tgi_queue_size", "tgi_batch_max_total_tokens", "tgi_batch_inference_count"])
-    assert.ok(text.includes(`\n${name}{`), name);
-  assert.ok(Number(text.match(/\ntgi_request_failure\{err="validation"\} (\d+)/)[1]) > 20);
+  const families = text.split("# HELP ").filter((f) => f.startsWith("tgi_")).map((f) => {
+    const [, name, type] = f.match(/^\S+ .*\n# TYPE (\S+) (\S+)\n/);
+    return { name, type, samples: f.trimEnd().split("\n").slice(2) };
+  });
+  const kinds = { counter: ["request_count", "request_success", "request_failure", "batch_inference_count", "batch_inference_success", "batch_inference_failure", "batch_concat"],
+    gauge: ["queue_size", "batch_current_size", "batch_current_max_tokens", "batch_max_total_tokens"],
+    histogram: ["request_duration", "request_validation_duration", "request_queue_duration", "request_inference_duration", "request_mean_time_per_token_duration",
+      "request_input_length", "request_generated_tokens", "request_max_new_tokens", "request_skipped_tokens", "batch_next_size", "batch_inference_duration",
+      "batch_forward_duration", "batch_decode_duration", "batch_filter_duration", "batch_concat_duration"] };
+  const expected = Object.entries(kinds).flatMap(([type, names]) => names.map((n) => `tgi_${n} ${type}`)).sort();
+  assert.deepEqual(families.map((f) => `${f.name} ${f.type}`).sort(), expected);   // each once
+  const bounds = (name, part = "") => families.find((f) => f.name === name).samples.filter((s) => s.includes("_bucket{") && s.includes(part)).map((s) => s.match(/le="([^"]+)"/)[1]);
+  for (const { name, type, samples } of families) {
+    assert.ok(samples.length > 0 && samples.every((s) => s.startsWith(name)), name);
+    if (type !== "histogram") continue;
+    for (const method of name.startsWith("tgi_batch") && name.endsWith("duration") ? ['method="decode"', ...(name.includes("concat") ? [] : ['method="prefill"'])] : [""]) {
+      const of = samples.filter((s) => s.includes(method));
+      const counts = of.filter((s) => s.includes("_bucket{")).map((s) => Number(s.split(" ").pop()));
+      assert.ok(counts.every((c, i) => i === 0 || c >= counts[i - 1]), name);
+      assert.equal(counts.at(-1), Number(of.find((s) => s.startsWith(name + "_count")).split(" ").pop()), name);
+    }
+    if (!name.endsWith("duration")) continue;
+    const les = bounds(name, 'method="decode"').length ? bounds(name, 'method="decode"') : bounds(name);
+    assert.equal(les.length, 36);
+    for (let k = 1; k <= 35; k++) assert.ok(Math.abs(Number(les[k - 1]) / (0.0001 * 1.5 ** k) - 1) < 1e-8, `${name} ${les[k - 1]}`);
+  }
+  const sizes = bounds("tgi_batch_next_size");
+  assert.deepEqual([sizes.length, sizes[0], sizes[1023], sizes[1024]], [1025, "1", "1024", "+Inf"]);
+  const inputs = bounds("tgi_request_input_length"), totals = bounds("tgi_request_max_new_tokens");
+  assert.deepEqual([inputs.length, inputs[0], inputs[99]], [101, "10.23", "1023"]);
+  assert.deepEqual([totals.length, totals[0], totals[99]], [101, "10.24", "1024"]);
+  const failed = (err) => Number(text.match(new RegExp(`\ntgi_request_failure\\{[^}]*err="${err}"\\} (\\d+)`))[1]);
+  for (const err of ["overloaded", "template", "incomplete", "dropped", "generation"]) assert.equal(failed(err), 0, err);
+  assert.ok(failed("validation") > 20);
+  const value = (name) => Number(text.match(new RegExp(`\n${name}\\{[^}]*\\} (\\d+)`))[1]);
+  assert.equal(value("tgi_request_count"), value("tgi_request_success") + failed("validation"));
+  const open = await (await fetch(server.url + "/metrics", { headers: { Accept: "application/openmetrics-text" } })).text();
+  assert.ok(open.includes("# TYPE tgi_batch_next_size histogram\n") && open.trimEnd().endsWith("# EOF"));
+});
+
+test("several models: each has its requests, and what reached none is told without a name", async (t) => {
+  const several = await serve(t, "--metrics-compat", "tgi", "--model", "a=", "--model", "b=");
+  const r = await several.post("/v1/completions", { model: "b", prompt: story, max_tokens: 2 });
+  assert.equal(r.status, 200, await r.clone().text());
+  assert.equal((await several.post("/v1/completions", { model: "nobody", prompt: story })).status, 404);
+  const text = await (await fetch(several.url + "/metrics")).text();
+  assert.match(text, /\ntgi_request_count\{model_name="a",engine="0"\} 0\ntgi_request_count\{model_name="b",engine="0"\} 1\ntgi_request_count\{model_name=""\} 1\n/);
+  assert.match(text, /\ntgi_request_failure\{model_name="",err="validation"\} 1\n/);
+  assert.equal(text.match(/# TYPE tgi_request_failure counter/g).length, 1);
+  assert.equal(text.match(/# TYPE tgi_batch_next_size histogram/g).length, 1);
 });

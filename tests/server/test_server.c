@@ -23,6 +23,7 @@
 #include "server/server.h"
 
 static struct engine *eng;
+static struct engine_turns *turns;    /* who takes them holds the engine still, between two steps */
 
 static void pause_ms(int ms)
 {
@@ -40,6 +41,7 @@ static int open_engine(void **state)
     o.max_num_seqs = 16;
     o.num_kv_blocks = 400;
     o.n_threads = 2;
+    o.turns = turns = engine_turns_open();
     if (engine_open(&eng, &o, &e))
         return 0;
     print_error("%s\n", e.msg);
@@ -50,6 +52,7 @@ static int close_engine(void **state)
 {
     (void)state;
     engine_close(&eng);
+    engine_turns_close(&turns);
     curl_global_cleanup();
     return 0;
 }
@@ -429,6 +432,146 @@ static void limits_and_drain(void **state)
     server_close(&s);
 }
 
+static void two_at_once_for_tgi(struct server_opts *o)
+{
+    o->http.max_concurrent = 2;
+    o->metrics_tgi = true;
+}
+
+/* The sum over all samples of /metrics that begin with name and hold part. */
+static double metric(const struct server *s, const char *name, const char *part)
+{
+    struct reply r;
+    double sum = 0;
+    call(s, &(struct call){.path = "/metrics"}, &r);
+    for (char *at = r.body.data, *end; at && (end = strchr(at, '\n')) != NULL; at = end + 1) {
+        *end = 0;
+        char *value = strrchr(at, ' ');
+        if (strncmp(at, name, strlen(name)) == 0 && at[strlen(name)] == '{' && strstr(at, part))
+            sum += strtod(value, NULL);
+    }
+    reply_free(&r);
+    return sum;
+}
+
+static double failures(const struct server *s, const char *err) { return metric(s, "tgi_request_failure", err); }
+
+static void wait_until_idle(const struct server *s)
+{
+    wait_for_pages();
+    for (int i = 0; i < 1000 && !server_idle(s); i++)
+        pause_ms(5);
+    assert_true(server_idle(s));
+}
+
+/* However a request ends it is counted once. */
+static void tgi_counts_every_end(void **state)
+{
+    (void)state;
+    struct server *s = open_server(two_at_once_for_tgi);
+    static const char tgi_short[] = "{\"inputs\":\"Once upon a time\",\"parameters\":{\"max_new_tokens\":8}}";
+    static const char message[] = "\"messages\":[{\"role\":\"user\",\"content\":\"hi\"}],\"max_tokens\":4";
+    char chat[256];
+    /* well: by three routes, and one that is not for text */
+    expect(s, 200, NULL, NULL, (struct call){.path = "/generate", .body = tgi_short});
+    expect(s, 200, NULL, NULL, (struct call){.path = "/generate_stream", .body = tgi_short});
+    expect(s, 200, NULL, NULL, (struct call){.path = "/v1/completions", .body = short_request});
+    expect(s, 200, NULL, NULL, (struct call){.path = "/v1/embeddings", .body = "{\"input\":\"Once\"}"});
+    assert_true(metric(s, "tgi_request_count", "") == 3 && metric(s, "tgi_request_success", "") == 3);
+    static const char *const histograms[] = {"tgi_request_duration_count", "tgi_request_validation_duration_count", "tgi_request_queue_duration_count",
+                                             "tgi_request_inference_duration_count", "tgi_request_mean_time_per_token_duration_count",
+                                             "tgi_request_input_length_count", "tgi_request_max_new_tokens_count"};
+    for (size_t i = 0; i < sizeof histograms / sizeof histograms[0]; i++)
+        assert_true(metric(s, histograms[i], "") == 3);
+    assert_true(metric(s, "tgi_request_generated_tokens_sum", "") == 24);
+    /* validation */
+    expect(s, 422, NULL, NULL, (struct call){.path = "/generate", .body = "{\"inputs\":\"\"}"});
+    expect(s, 400, NULL, NULL, (struct call){.path = "/v1/completions", .body = "{\"prompt\":7}"});
+    expect(s, 404, NULL, NULL, (struct call){.path = "/v1/completions", .body = "{\"prompt\":\"a\",\"model\":\"other\"}"});
+    assert_true(failures(s, "\"validation\"") == 3);
+    /* template */
+    snprintf(chat, sizeof chat, "{%s,\"chat_template\":\"{{ raise_exception('no') }}\"}", message);
+    expect(s, 400, NULL, "\"param\":\"messages\"", (struct call){.path = "/v1/chat/completions", .body = chat});
+    assert_true(failures(s, "\"template\"") == 1);
+    /* generation: past the deadline */
+    expect(s, 504, NULL, NULL, (struct call){.path = "/v1/completions", .body = long_body, .headers = {"X-Request-Timeout: 0.02"}});
+    assert_true(failures(s, "\"generation\"") == 1);
+    /* dropped: in the middle of a stream, and before a body; overloaded meanwhile */
+    engine_turns_take(turns);
+    int a = open_raw(s, long_stream), b = open_raw(s, long_body);
+    for (int i = 0; i < 2000 && metric(s, "tgi_request_count", "") < 10; i++)
+        pause_ms(2);
+    expect(s, 429, NULL, NULL, (struct call){.path = "/generate", .body = tgi_short});
+    expect(s, 429, NULL, NULL, (struct call){.path = "/v1/embeddings", .body = "{\"input\":\"Once\"}"});
+    assert_true(failures(s, "\"overloaded\"") == 1);
+    close(a);
+    close(b);
+    for (int i = 0; i < 2000 && failures(s, "\"dropped\"") < 2; i++)
+        pause_ms(2);
+    engine_turns_give(turns);
+    wait_until_idle(s);
+    assert_true(failures(s, "\"dropped\"") == 2);
+    assert_true(failures(s, "\"incomplete\"") == 0);
+    assert_true(metric(s, "tgi_request_count", "") == metric(s, "tgi_request_success", "") + failures(s, ""));
+    assert_true(metric(s, "tgi_request_count", "") == 11);
+    server_close(&s);
+}
+
+/* Steps by method, their parts, and what joined what. */
+static void tgi_counts_batches(void **state)
+{
+    (void)state;
+    struct server *s = open_server(two_at_once_for_tgi);
+    double steps = metric(s, "quire:steps_total", ""), joined = metric(s, "tgi_batch_concat", "chunking"), next = metric(s, "tgi_batch_next_size_sum", "");
+    double decodes = metric(s, "tgi_batch_inference_count", "decode"), prefills = metric(s, "tgi_batch_inference_count", "prefill");
+    double skipped = metric(s, "tgi_request_skipped_tokens_sum", "");
+    assert_true(steps == decodes + prefills);
+    expect(s, 200, NULL, NULL, (struct call){.path = "/v1/completions", .body = short_request});
+    assert_true(metric(s, "tgi_batch_inference_count", "prefill") == prefills + 1);
+    assert_true(metric(s, "tgi_batch_inference_count", "decode") == decodes + 7);
+    assert_true(metric(s, "tgi_batch_next_size_sum", "") == next + 1);
+    assert_true(metric(s, "tgi_batch_concat", "chunking") == joined);
+    assert_true(metric(s, "tgi_request_skipped_tokens_sum", "") == skipped);
+    /* a prompt of one token is a prompt as well */
+    expect(s, 200, NULL, NULL, (struct call){.path = "/v1/completions", .body = "{\"prompt\":[20],\"max_tokens\":2,\"ignore_eos\":true}"});
+    assert_true(metric(s, "tgi_batch_inference_count", "prefill") == prefills + 2);
+    assert_true(metric(s, "tgi_batch_inference_count", "decode") == decodes + 8);
+    next++;
+    /* one joins another */
+    double came = metric(s, "tgi_request_count", "");
+    engine_turns_take(turns);
+    int a = open_raw(s, long_stream), b;
+    while (metric(s, "tgi_batch_next_size_sum", "") < next + 2) {   /* one step */
+        engine_turns_give(turns);
+        engine_turns_take(turns);
+    }
+    b = open_raw(s, short_request);
+    while (metric(s, "tgi_request_count", "") < came + 2)
+        pause_ms(1);
+    engine_turns_give(turns);
+    while (metric(s, "tgi_batch_next_size_sum", "") < next + 3)
+        pause_ms(1);
+    close(a);
+    close(b);
+    wait_until_idle(s);
+    assert_true(metric(s, "tgi_batch_next_size_sum", "") == next + 3);
+    assert_true(metric(s, "tgi_batch_concat", "chunking") == joined + 1);
+    assert_true(metric(s, "tgi_batch_concat_duration_count", "") == joined + 1);
+    static const char *const parts[] = {"tgi_batch_inference_duration_count", "tgi_batch_forward_duration_count", "tgi_batch_decode_duration_count",
+                                        "tgi_batch_filter_duration_count", "tgi_batch_inference_success"};
+    for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++)
+        assert_true(metric(s, parts[i], "") == metric(s, "quire:steps_total", ""));
+    assert_true(metric(s, "tgi_batch_inference_failure", "") == 0);
+    double whole = metric(s, "tgi_batch_inference_duration_sum", ""), forward = metric(s, "tgi_batch_forward_duration_sum", "");
+    double decode = metric(s, "tgi_batch_decode_duration_sum", ""), filter = metric(s, "tgi_batch_filter_duration_sum", "");
+    assert_true(forward > 0 && decode > 0 && filter > 0 && forward + decode + filter < whole);
+    /* structured output that leaves no choice */
+    expect(s, 200, NULL, "aaaaaaaa", (struct call){.path = "/v1/completions", .body = "{\"prompt\":\"x\",\"max_tokens\":20,\"guided_regex\":\"aaaaaaaa\"}"});
+    assert_true(metric(s, "tgi_request_skipped_tokens_sum", "") > skipped);
+    assert_true(metric(s, "tgi_request_skipped_tokens_sum", "") == metric(s, "quire:guided_forced_tokens_total", ""));
+    server_close(&s);
+}
+
 /* Closing with requests in every state: nothing hangs, nothing is lost. */
 static void close_while_busy(void **state)
 {
@@ -482,7 +625,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(routes_and_refusals),  cmocka_unit_test(keys_and_origins), cmocka_unit_test(many_clients_and_hang_ups),
         cmocka_unit_test(health_tells_a_dead_engine), cmocka_unit_test(deadlines_and_timings),
-        cmocka_unit_test(hang_up_while_waiting), cmocka_unit_test(reset_while_working), cmocka_unit_test(limits_and_drain), cmocka_unit_test(close_while_busy),
+        cmocka_unit_test(hang_up_while_waiting), cmocka_unit_test(reset_while_working), cmocka_unit_test(limits_and_drain), cmocka_unit_test(tgi_counts_every_end),
+        cmocka_unit_test(tgi_counts_batches), cmocka_unit_test(close_while_busy),
         cmocka_unit_test(drain_finishes_what_runs),
     };
     return cmocka_run_group_tests(tests, open_engine, close_engine);
