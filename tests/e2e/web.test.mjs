@@ -315,3 +315,36 @@ test("light and dark, small screens, names for screen readers", { skip }, async 
   }
   assert.deepEqual(page.bad, []);
 });
+
+test("several models: the chosen one answers, and the dashboard tells of the chosen one", { skip }, async (t) => {
+  const server = await serve(t, "--model", "first=", "--model", "second=", "--max-loaded-models", "1", "--num-kv-blocks", "200", "--packed-cache", "off");
+  const states = async () => Object.fromEntries((await (await fetch(server.url + "/v1/models")).json()).data.map((m) => [m.id, m.state]));
+  const page = await openPage(t, server.url);
+  await page.locator("#model option").nth(1).waitFor({ state: "attached" });
+  assert.deepEqual(await page.locator("#model option").allInnerTexts(), ["first", "second"]);
+  const about = (pattern) => page.locator("#about", { hasText: pattern }).waitFor();
+  await page.click("#to-live");
+  await about(/first: unloaded, second: unloaded/);
+  await page.click("#to-chat");
+  await page.selectOption("#model", "second");
+  await page.fill("#p-temperature", "0");
+  await ask(page, "What is the capital of France?");
+  assert.match(await page.locator("li.assistant .body").innerText(), /Paris/);
+  assert.deepEqual(await states(), { first: "unloaded", second: "loaded" });
+  await page.click("#to-live");
+  await about(/^second: .* parameters/);
+  const tile = async (name) => (await page.locator("#tiles li", { hasText: name }).locator("b").innerText()).trim();
+  await until(async () => (await tile("finished")) === "1", "the finished request");
+  // The other one is loaded by asking it, and this one makes room: nothing of it is left on the page.
+  await page.selectOption("#model", "first");
+  await about(/first: unloaded, second: loaded/);
+  assert.equal(await page.locator("#tiles li").count(), 0);
+  await page.click("#to-chat");
+  await ask(page, "Hello!");
+  assert.deepEqual(await states(), { first: "loaded", second: "unloaded" });
+  await page.click("#to-live");
+  await about(/^first: .* parameters/);
+  await until(async () => (await tile("finished")) === "1", "the finished request of the other");
+  assert.deepEqual(page.bad, []);
+  await server.close();
+});

@@ -94,12 +94,27 @@ export function openLive() {
     latency();
   }
 
+  /** Nothing of a model that is not loaded, or no longer looked at, stays. */
+  function forget() {
+    samples = [];
+    spans = [];
+    latest = chosen = null;
+    $("tiles").replaceChildren();
+    $("latency").tBodies[0].replaceChildren();
+    $("page-text").textContent = "";
+    for (const id of ["rate", "load", "steps", "pages"]) $(id).width = $(id).width;   // empties it
+  }
+
   async function tick() {
     if (asking) return;
     asking = true;
+    const asked = model();
     try {
-      const s = await (await call("/web/state" + (model() ? "/" + encodeURIComponent(model()) : ""))).json();
-      if (!s.info) {
+      const s = await (await call("/web/state" + (asked ? "/" + encodeURIComponent(asked) : ""))).json();
+      if (asked !== model()) {
+        setTimeout(tick);
+      } else if (!s.info) {
+        forget();
         $("about").textContent = s.models.map((m) => `${m.name}: ${m.state}`).join(", ");
       } else {
         if (latest && (s.model !== latest.model || s.n_steps < latest.n_steps)) samples = [];
@@ -146,8 +161,7 @@ export function openLive() {
       else tip("");
     },
     restart() {
-      samples = [];
-      latest = null;
+      forget();
       if (timer) tick();
     },
   };
