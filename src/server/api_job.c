@@ -256,7 +256,11 @@ static void on_delta(struct api_job *job, struct api_prompt *p, int32_t choice, 
     }
     c->n_unsent += ev->token >= 0;
     if (job->responses) {
-        api_responses_take(job, is_live(job) ? out : NULL);
+        /* A call that begins ends the text before it. */
+        if (!is_live(job) || c->ended || c->n_unsent >= job->f.stream_interval || c->n_called > c->n_told) {
+            api_responses_take(job, is_live(job) ? out : NULL);
+            c->n_unsent = 0;
+        }
     } else if (is_live(job) && has_news(job, c) && (first || c->ended || c->n_unsent >= job->f.stream_interval)) {
         api_openai_chunk(job, p, choice, out);
         c->n_unsent = 0;

@@ -205,7 +205,7 @@ bool api_responses_open(struct api_job *job, struct api_error *e)
     static const char *const same[] = {
         "model", "stream", "temperature", "top_p", "top_logprobs", "parallel_tool_calls", "top_k", "min_p", "seed", "stop", "repetition_penalty", "presence_penalty",
         "frequency_penalty", "logit_bias", "priority", "cache_salt", "skip_special_tokens", "request_id", "chat_template_kwargs", "structured_outputs", "ignore_eos",
-        "min_tokens", "timeout", "return_timings",
+        "min_tokens", "timeout", "return_timings", "stream_interval",
     };
     if (!json_is_object(job->doc))
         return api_fail(e, ERR_INVALID, NULL, "the body must be a JSON object, found %s", json_type_name(job->doc));

@@ -71,6 +71,12 @@ test("streams", async (t) => {
   assert.equal(items[0].text, whole.output_text);
   assert.equal(response.output[0].content[0].text, whole.output_text);
   assert.deepEqual(response.usage, whole.usage);
+  // Fewer and larger pieces when asked for, of the same text.
+  const deltas = (types) => types.filter((x) => x === "response.output_text.delta").length;
+  const story = { model, input: "Tell me a story.", temperature: 0, max_output_tokens: 40, stream: true };
+  const [one, eight] = [await follow(await openai.responses.create(story)), await follow(await openai.responses.create({ ...story, stream_interval: 8 }))];
+  assert.equal(eight.items[0].text, one.items[0].text);
+  assert.ok(deltas(one.seen) > 30 && deltas(eight.seen) <= 6, `${deltas(one.seen)} and ${deltas(eight.seen)} deltas`);
   // The client's own accumulation agrees.
   const helper = openai.responses.stream(body);
   assert.equal((await helper.finalResponse()).output_text, whole.output_text);
