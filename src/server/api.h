@@ -40,6 +40,9 @@ bool api_open(struct api **out, const struct api_opts *o, struct err *e);
 void api_close(struct api **a);
 int32_t api_max_num_seqs(const struct api *a);     /* of its engine */
 const char *api_model_name(const struct api *a);   /* the first served name */
+/* Whether a request's "model", when nothing is served under that name, stands for the model that requests get which name none: TGI's
+ * clients write "tgi", and its JavaScript client (@huggingface/inference 4) the URL it sends to.  Neither is a name mistyped. */
+bool api_model_is_any(const char *model);
 
 enum api_endpoint { API_COMPLETIONS, API_CHAT, API_RESPONSES };
 

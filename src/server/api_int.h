@@ -124,6 +124,8 @@ bool api_params_read(struct api_job *job, struct api_error *e);
 /* job->params, job->request, job->stop.  After the prompts are known. */
 bool api_params_build(struct api_job *job, struct api_error *e);
 bool api_check_model(const struct api *a, const char *model, struct api_error *e);
+/* What the answer calls a model that passed the check: its own name of those served, or the first. */
+const char *api_model_called(const struct api *a, const char *model);
 /* [1,2] as ids in the arena. */
 bool api_read_ids(struct arena *arena, const json_t *arr, const char *field, int32_t vocab, int32_t **out, int32_t *n, struct api_error *e);
 

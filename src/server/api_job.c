@@ -78,7 +78,7 @@ static bool read_body(struct api_job *job, const char *body, size_t len, const s
     if (o->refuse_stream && job->f.stream)
         return api_fail(e, ERR_INVALID, "stream", "Request must not be sent in stream mode");
     make_id(job, o->request_id);
-    job->model = job->f.model && *job->f.model ? job->f.model : job->api->names[0];
+    job->model = api_model_called(job->api, job->f.model);
     if (!(job->endpoint == API_CHAT ? api_prompt_chat(job, e) : api_prompt_completions(job, e)))
         return false;
     return api_params_build(job, e) && alloc_choices(job, e);

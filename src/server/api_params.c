@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include "base/json.h"
 #include "server/api_int.h"
 
@@ -143,13 +144,32 @@ void api_fields_default(struct api_fields *f)
 
 /* ---- checks that need no tokens ---- */
 
-bool api_check_model(const struct api *a, const char *model, struct api_error *e)
+static bool is_served(const struct api *a, const char *model)
 {
-    if (!model || !*model)
-        return true;
     for (int i = 0; i < a->n_names; i++)
         if (strcmp(a->names[i], model) == 0)
             return true;
+    return false;
+}
+
+bool api_model_is_any(const char *model)
+{
+    static const char *const schemes[] = {"http://", "https://"};
+    for (size_t i = 0; i < sizeof schemes / sizeof schemes[0]; i++)
+        if (strncasecmp(model, schemes[i], strlen(schemes[i])) == 0 && model[strlen(schemes[i])])
+            return true;
+    return strcmp(model, "tgi") == 0;
+}
+
+const char *api_model_called(const struct api *a, const char *model)
+{
+    return model && is_served(a, model) ? model : a->names[0];
+}
+
+bool api_check_model(const struct api *a, const char *model, struct api_error *e)
+{
+    if (!model || !*model || is_served(a, model) || api_model_is_any(model))
+        return true;
     return api_fail(e, ERR_NOT_FOUND, "model", "The model `%.256s` does not exist.", model);
 }
 

@@ -27,8 +27,14 @@ bool api_reply_setup(struct api *a, struct err *e)
 
 /* ---- what a request asks for ---- */
 
+/* What kind of choice a string makes; any other is the name of a function, as TGI's clients write it. */
+static bool is_mode(const char *choice) { return strcmp(choice, "none") == 0 || strcmp(choice, "auto") == 0 || strcmp(choice, "required") == 0; }
+
 static const char *named_function(const struct api_fields *f)
 {
+    const char *choice = json_string_value(f->tool_choice);
+    if (choice)
+        return is_mode(choice) ? NULL : choice;
     return json_string_value(json_object_get(json_object_get(f->tool_choice, "function"), "name"));
 }
 
@@ -43,15 +49,15 @@ static bool check_choice(const struct api_fields *f, struct api_error *e)
     size_t n = json_array_size(f->tools);
     if (!f->tool_choice || (choice && (strcmp(choice, "none") == 0 || strcmp(choice, "auto") == 0)))
         return true;
-    if (choice && strcmp(choice, "required") != 0)
-        return api_fail(e, ERR_INVALID, "tool_choice", "'tool_choice' must be none, auto, required or a function, found '%.64s'", choice);
     if (!choice && !name)
         return api_fail(e, ERR_INVALID, "tool_choice", "'tool_choice' must be a string or {\"type\":\"function\",\"function\":{\"name\":...}}");
-    if (n == 0)
-        return api_fail(e, ERR_INVALID, "tool_choice", "'tool_choice' needs 'tools'");
-    bool found = choice != NULL;
+    bool found = name == NULL;
     for (size_t i = 0; i < n; i++)
         found |= name && strcmp(tool_name(f, i), name) == 0;
+    if (!found && choice)
+        return api_fail(e, ERR_INVALID, "tool_choice", "'tool_choice' must be none, auto, required or a function of 'tools', found '%.64s'", choice);
+    if (n == 0)
+        return api_fail(e, ERR_INVALID, "tool_choice", "'tool_choice' needs 'tools'");
     return found || api_fail(e, ERR_INVALID, "tool_choice", "'tool_choice' names the function '%.64s', which is none of 'tools'", name);
 }
 
@@ -71,7 +77,7 @@ bool api_reply_check(const struct api_fields *f, struct api_error *e)
 static bool must_call(const struct api_fields *f)
 {
     const char *choice = json_string_value(f->tool_choice);
-    return f->tool_choice && (!choice || strcmp(choice, "required") == 0);
+    return f->tool_choice && (!choice || (strcmp(choice, "none") != 0 && strcmp(choice, "auto") != 0));
 }
 
 static bool is_special(const struct api *a, const char *mark)

@@ -84,7 +84,7 @@ static bool read_fields(struct embed_job *job, struct api_error *e)
     if (f->score_by && strcmp(f->score_by, "embedding") != 0 && strcmp(f->score_by, "logprob") != 0)
         return api_fail(e, ERR_INVALID, "score_by", "'score_by' must be embedding or logprob, found '%.64s'", f->score_by);
     job->by_logprob = f->score_by && *f->score_by == 'l';
-    job->model = f->model && *f->model ? f->model : job->api->names[0];
+    job->model = api_model_called(job->api, f->model);
     return true;
 }
 

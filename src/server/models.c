@@ -477,7 +477,7 @@ static struct server_model *find(struct server_models *ms, const char *name)
     for (int i = 0; i < ms->n; i++)
         if (!*name || strcmp(ms->models[i].name, name) == 0)
             return &ms->models[i];
-    return NULL;
+    return api_model_is_any(name) ? &ms->models[0] : NULL;
 }
 
 static enum server_enter refuse_failed(const struct server_model *m, struct api_error *e)

@@ -138,6 +138,24 @@ static bool check_rest(const struct tgi_job *t, struct api_error *e)
     return true;
 }
 
+/* A new reference; NULL: e says why.  TGI takes objects, also written as a string, and only those with "properties": its clients count on the
+ * refusal of others, such as {} and true, which would allow anything. */
+static json_t *read_schema(json_t *v, struct api_error *e)
+{
+    struct err err;
+    json_t *schema = json_is_string(v) ? json_parse(json_string_value(v), json_string_length(v), &err) : json_incref(v);
+    if (!schema)
+        bad(e, "grammar", "grammar is not valid: %.400s", err.msg);
+    else if (!json_is_object(schema))
+        bad(e, "grammar", "grammar is not valid: `value` must be a JSON Schema, an object, found %s", json_type_name(schema));
+    else if (!json_object_get(schema, "properties"))
+        bad(e, "grammar", "grammar is not valid: Grammar must have a 'properties' field");
+    else
+        return schema;
+    json_decref(schema);
+    return NULL;
+}
+
 /* {"type": json | json_object | json_schema | regex, "value": ..} as structured_outputs, a new reference; NULL: e says why. */
 static json_t *make_structured(const json_t *grammar, struct api_error *e)
 {
@@ -154,8 +172,9 @@ static json_t *make_structured(const json_t *grammar, struct api_error *e)
     }
     if (strcmp(type, "json_schema") == 0 && json_object_get(v, "schema"))
         v = json_object_get(v, "schema");
-    json_t *out = json_pack("{s:O}", schema ? "json" : "regex", v);
-    if (!out)
+    v = schema ? read_schema(v, e) : json_incref(v);
+    json_t *out = v ? json_pack("{s:o}", schema ? "json" : "regex", v) : NULL;
+    if (v && !out)
         no_memory(e);
     return out;
 }

@@ -2,6 +2,7 @@
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 import { HfInference } from "@huggingface/inference";
+import { InferenceClient } from "huggingface-inference-4";
 import { serve, until } from "./serve.mjs";
 
 let server;
@@ -161,10 +162,99 @@ test("truncate keeps the last tokens; return_full_text gives all of inputs", asy
 test("grammars", async () => {
   assert.match((await generate({ max_new_tokens: 20, grammar: { type: "regex", value: "[0-9]{3}-[a-f]{2}" }, do_sample: true, seed: 1 })).generated_text, /^\d{3}-[a-f]{2}$/);
   const schema = { type: "object", properties: { age: { type: "integer", minimum: 0, maximum: 99 } }, required: ["age"], additionalProperties: false };
-  for (const grammar of [{ type: "json", value: schema }, { type: "json_object", value: schema }, { type: "json_schema", value: { name: "x", schema } }]) {
+  for (const grammar of [{ type: "json", value: schema }, { type: "json_object", value: schema }, { type: "json_schema", value: { name: "x", schema } },
+    { type: "json", value: JSON.stringify(schema) }]) {
     const { age } = JSON.parse((await generate({ max_new_tokens: 100, grammar })).generated_text);
     assert.ok(Number.isInteger(age));
   }
+});
+
+test("only TGI's routes want properties of a schema", async () => {
+  const r = await server.post("/v1/completions", { model: "tgi", prompt: story, max_tokens: 40, structured_outputs: { json: { type: "boolean" } } });
+  assert.equal(r.status, 200);
+  assert.equal(typeof JSON.parse((await r.json()).choices[0].text), "boolean");
+});
+
+test("what TGI's documentation shows with curl", async () => {
+  const messages = [{ role: "system", content: "You are a helpful assistant." }, { role: "user", content: "What is deep learning?" }];
+  const stream = await server.post("/v1/chat/completions", { model: "tgi", messages, stream: true, max_tokens: 20 });
+  assert.equal(stream.status, 200);
+  const lines = (await stream.text()).trimEnd().split("\n\n");
+  assert.equal(lines.pop(), "data: [DONE]");
+  const said = lines.map((l) => JSON.parse(l.replace(/^data: /, "")));
+  assert.ok(said.every((e) => e.object === "chat.completion.chunk" && e.model === "quire-builtin"));
+  assert.ok(said.map((e) => e.choices[0]?.delta.content ?? "").join("").length > 10);
+  const parameters = { type: "object", properties: { location: { type: "string", maxLength: 20, description: "The city and state, e.g. San Francisco, CA" },
+    format: { type: "string", enum: ["celsius", "fahrenheit"] } }, required: ["location", "format"] };
+  const tools = [{ type: "function", function: { name: "get_current_weather", description: "Get the current weather", parameters } },
+    { type: "function", function: { name: "other", parameters: { type: "object", properties: {} } } }];
+  const ask = async (tool_choice) => {
+    const r = await server.post("/v1/chat/completions", { model: "tgi", messages: [{ role: "user", content: "What is the weather like in New York?" }], tools, tool_choice, max_tokens: 200 });
+    return { status: r.status, body: await r.json() };
+  };
+  for (const tool_choice of ["get_current_weather", { type: "function", function: { name: "get_current_weather" } }]) {
+    const { status, body } = await ask(tool_choice);
+    assert.equal(status, 200, JSON.stringify(body));
+    assert.equal(body.choices[0].message.tool_calls.length, 1);
+    const call = body.choices[0].message.tool_calls[0].function;
+    assert.equal(call.name, "get_current_weather");
+    assert.ok(["celsius", "fahrenheit"].includes(JSON.parse(call.arguments).format));
+  }
+  const typo = await ask("get_curent_weather");
+  assert.equal(typo.status, 400);
+  assert.match(typo.body.error.message, /none, auto, required or a function of 'tools'/);
+  const puppy = await generate({ repetition_penalty: 1.3, max_new_tokens: 400, grammar: { type: "json", value: { properties: { location: { type: "string", maxLength: 20 },
+    animals_seen: { type: "integer", minimum: 1, maximum: 5 }, animals: { type: "array", items: { type: "string", maxLength: 10 }, maxItems: 3 } },
+    required: ["location", "animals_seen", "animals"] } } }, "I saw a puppy a cat and a raccoon during my bike ride in the park");
+  const seen = JSON.parse(puppy.generated_text);   // an object, although no type is said
+  assert.ok(seen.animals_seen >= 1 && seen.animals_seen <= 5 && Array.isArray(seen.animals));
+});
+
+test("the model is called tgi, or by the URL; other names that nobody has are no model's", async () => {
+  const chat = (model, to = server) => to.post("/v1/chat/completions", { model, messages: [{ role: "user", content: "hi" }], max_tokens: 3 });
+  const plain = (model, to = server) => to.post("/v1/completions", { model, prompt: story, max_tokens: 3 });
+  for (const model of ["tgi", server.url, server.url + "/", server.url + "/v1", "https://x.endpoints.huggingface.cloud", "HTTP://x"])
+    for (const ask of [chat, plain]) {
+      const r = await ask(model);
+      assert.equal(r.status, 200, model);
+      assert.equal((await r.json()).model, "quire-builtin");
+    }
+  for (const model of ["TGI", "tgi ", "tgi2", "quire-builtn", "http://", "http:/x", "httpx://x", "file:///x", " http://x"])
+    for (const ask of [chat, plain]) assert.equal((await ask(model)).status, 404, model);
+});
+
+test("with several models tgi is the first, unless one is called so", async (t) => {
+  const ask = async (s, model) => {
+    const r = await s.post("/v1/completions", { model, prompt: story, max_tokens: 1 });
+    return [r.status, (await r.json()).model];
+  };
+  const cheap = ["--num-kv-blocks", "200", "--packed-cache", "off"];
+  const s = await serve(t, "--model", "a=", "--model", "b=", ...cheap);
+  assert.deepEqual(await ask(s, "tgi"), [200, "a"]);
+  assert.deepEqual(await ask(s, s.url), [200, "a"]);
+  assert.deepEqual(await ask(s, "b"), [200, "b"]);
+  assert.deepEqual((await ask(s, "c"))[0], 404);
+  const own = await serve(t, "--model", "a=", "--model", "tgi=", ...cheap);
+  assert.deepEqual(await ask(own, "tgi"), [200, "tgi"]);
+});
+
+test("the official client of today, given the endpoint's URL", async () => {
+  const client = new InferenceClient();
+  const endpointUrl = server.url, messages = [{ role: "user", content: "What is quire?" }];
+  const said = await client.chatCompletion({ endpointUrl, messages, max_tokens: 12, temperature: 0 });
+  assert.ok(said.choices[0].message.content.length > 5);
+  let text = "";
+  for await (const e of client.chatCompletionStream({ endpointUrl, messages, max_tokens: 12, temperature: 0 })) text += e.choices[0]?.delta.content ?? "";
+  assert.equal(text, said.choices[0].message.content);
+  const { generated_text } = await client.textGeneration({ endpointUrl, inputs: story, parameters: { max_new_tokens: 12, temperature: 0, do_sample: false } });
+  assert.equal(generated_text, (await generate({ max_new_tokens: 12 })).generated_text);
+  text = "";
+  for await (const e of client.textGenerationStream({ endpointUrl, inputs: story, parameters: { max_new_tokens: 12, temperature: 0 } })) text += e.choices?.[0]?.text ?? "";
+  assert.equal(text, generated_text);
+  assert.ok((await client.endpoint(endpointUrl + "/v1").chatCompletion({ messages, max_tokens: 3 })).choices[0].message.content.length > 0);
+  assert.equal((await client.chatCompletion({ endpointUrl, model: "tgi", messages, max_tokens: 3 })).model, "quire-builtin");
+  await assert.rejects(client.chatCompletion({ endpointUrl, model: "quire-builtn", messages, max_tokens: 3 }), (e) => e.httpResponse.status === 404);
+  await assert.rejects(client.textGeneration({ endpointUrl, inputs: story, parameters: { top_p: 3 } }), (e) => e.httpResponse.status === 400);
 });
 
 test("a watermark is a parameter", async () => {
@@ -201,6 +291,13 @@ test("validation: every parameter, TGI's words and status", async () => {
     [{ adapter_id: "lora" }, "`adapter_id`"],
     [{ grammar: { type: "regex", value: "(" } }, "grammar is not valid"],
     [{ grammar: { type: "xml", value: "(" } }, "grammar is not valid"],
+    ...["json", "json_object", "json_schema"].flatMap((type) => [{}, { type: "object" }, { type: "string" }, { anyOf: [{ properties: {} }] }].flatMap((schema) =>
+      [[{ grammar: { type, value: type === "json_schema" ? { name: "x", schema } : schema } }, "grammar is not valid: Grammar must have a 'properties' field"]])),
+    [{ grammar: { type: "json", value: "{\"type\":\"object\"}" } }, "Grammar must have a 'properties' field"],
+    [{ grammar: { type: "json", value: "{" } }, "grammar is not valid"],
+    [{ grammar: { type: "json", value: true } }, "grammar is not valid"],
+    [{ grammar: { type: "json", value: [] } }, "grammar is not valid"],
+    [{ grammar: { type: "json", value: { properties: 3 } } }, "grammar is not valid"],
     [{ do_sample: "yes" }, "do_sample"],
   ];
   for (const [parameters, message] of cases) {
