@@ -236,12 +236,14 @@ bool tok_spm_read(struct tok_slow *s, const unsigned char *data, size_t len, str
     struct field f;
     char bos[64] = "", eos[64] = "";
     bool ok = read_specs(&m, all);
-    if (ok && m.model != MODEL_UNIGRAM && m.model != MODEL_BPE)
-        return err_set(e, ERR_UNSUPPORTED, "is a SentencePiece model of words or characters; supported are unigram and BPE");
-    while (ok && next_field(&p, &f))
+    bool known = m.model == MODEL_UNIGRAM || m.model == MODEL_BPE;
+    while (ok && known && next_field(&p, &f))
         if (f.number == 1 && f.wire == 2)
             ok = m.n < TOK_MAX_IDS && read_piece(&m, f.bytes);
-    ok = (ok && !p.bad && m.n > 0) || err_set(e, ERR_FORMAT, "is not a SentencePiece model");
+    if (ok && !known)
+        ok = err_set(e, ERR_UNSUPPORTED, "is a SentencePiece model of words or characters; supported are unigram and BPE");
+    else
+        ok = (ok && !p.bad && m.n > 0) || err_set(e, ERR_FORMAT, "is not a SentencePiece model");
     if (ok) {
         static const char strip[] = ",{\"type\":\"Strip\",\"content\":\" \",\"start\":1,\"stop\":0}";
         char decoder[400];

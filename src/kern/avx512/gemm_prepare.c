@@ -47,9 +47,9 @@ static void end_block(const struct row *w, int rows, int32_t *aux)
 {
     memcpy(aux, &w->scale, 4);
     for (int g = 0; g < GEMM_I4_GROUPS; g++)
-        aux[(1 + g) * rows] = -8 * w->part[g];
+        aux[(1 + g) * rows] = (int32_t)(0u - 8u * (uint32_t)w->part[g]);   /* a row that is not finite: anything, its scale is NaN */
     for (int p = 0; p < GEMM_I4_GROUPS / 2; p++)
-        aux[(5 + p) * rows] = (int32_t)((uint32_t)(8 * w->part[2 * p + 1]) << 16 | (uint16_t)(8 * w->part[2 * p]));
+        aux[(5 + p) * rows] = (int32_t)(8u * (uint32_t)w->part[2 * p + 1] << 16 | (uint16_t)(8u * (uint32_t)w->part[2 * p]));
 }
 
 static uint32_t magnitude(const float *x, int64_t n)
