@@ -119,7 +119,7 @@ int main(int argc, char **argv)
     pthread_barrier_init(&team.go, NULL, team.n);
     int layers = getenv("LAYERS") ? atoi(getenv("LAYERS")) : 4, reps = getenv("REPS") ? atoi(getenv("REPS")) : 7;
     int item_kb = getenv("ITEM_KB") ? atoi(getenv("ITEM_KB")) : 128;
-    const struct gemm_kern *kern = gemm_kern_get(isa, f);
+    const struct gemm_kern *kern = gemm_kern_get(isa, f, GEMM_INPUTS_AUTO);
     enum { MAX_M = 2048 };
     char *w[8][N_SHAPES]; size_t layer_bytes = 0; double layer_mac = 0;
     for (int s = 0; s < N_SHAPES; s++) { layer_bytes += gemm_panel_bytes(f, shapes[s].k) * (shapes[s].n / 32); layer_mac += (double)shapes[s].n * shapes[s].k; }

@@ -70,7 +70,7 @@ enum probe_kind bench_rate_of(const struct dev *d, enum dev_format f)
     enum kern_isa isa;
     if (!kern_isa_parse(dev_caps(d)->isa, &isa))
         isa = KERN_ISA_SCALAR;
-    enum gemm_operand operand = gemm_kern_get(isa, gemm_of(f))->operand;
+    enum gemm_operand operand = gemm_kern_get(isa, gemm_of(f), dev_caps(d)->float_inputs ? GEMM_INPUTS_FLOAT : GEMM_INPUTS_AUTO)->operand;
     return operand == GEMM_OPERAND_F32 ? PROBE_F32 : operand == GEMM_OPERAND_BF16 ? PROBE_BF16 : PROBE_INT8;
 }
 

@@ -5,13 +5,14 @@
 #include "base/mem.h"
 #include "bench/kernels.h"
 #include "cli/cli.h"
+#include "engine/engine.h"
 #include "model/model.h"
 
 enum { MAX_ITEMS = 64 };
 
 struct kernels {
     struct bench_kernels_opts o;
-    const char *shape, *isa, *kernels, *formats, *rows, *contexts;
+    const char *shape, *isa, *kernels, *formats, *rows, *contexts, *activations;
     int32_t threads, budget_ms;
     bool json;
     char *text[2];                        /* what the names point into */
@@ -115,7 +116,8 @@ static bool run(struct kernels *k, struct err *e)
 {
     struct dev *d = NULL;
     json_t *result = NULL;
-    if (!dev_open(&d, &(struct dev_opts){.n_threads = k->threads, .isa = k->isa}, e))
+    bool wide = false;
+    if (!engine_parse_activation_dtype(k->activations, &wide, e) || !dev_open(&d, &(struct dev_opts){.n_threads = k->threads, .isa = k->isa, .float_inputs = wide}, e))
         return false;
     if (!k->json)
         printf("%-24s %-50s %12s %8s %9s  %-7s %6s\n", "kernel", "shape", "time", "GB/s", "GOP/s", "limit", "of it");
@@ -134,11 +136,12 @@ static bool run(struct kernels *k, struct err *e)
 
 int cmd_bench_kernels(int argc, char **argv)
 {
-    struct kernels k = {.shape = "llama-3.2-1b"};
+    struct kernels k = {.shape = "llama-3.2-1b", .activations = "auto"};
     const struct cli_opt opts[] = {
         {"shape", 0, CLI_STR, &k.shape, "NAME", "llama-3.2-1b, llama-3.2-3b, llama-3.1-8b, qwen3-4b, gemma-3-4b, qwen3-30b-a3b or mixtral-8x7b, when there is no MODEL", 0, 0},
         {"kernel", 0, CLI_STR, &k.kernels, "LIST", "only kernels whose name contains one of these, such as linear,attention_decode", 0, 0},
         {"format", 0, CLI_STR, &k.formats, "LIST", "only these: f32,f16,bf16,int8,int8-g16,int8-g32,int4,int4-g32,int4-g64,int4-g128,fp8", 0, 0},
+        {"activation-dtype", 0, CLI_STR, &k.activations, "TYPE", "inputs of products with integer weights: auto (int8), int8 or bf16", 0, 0},
         {"m", 0, CLI_STR, &k.rows, "LIST", "rows of products and mixtures; without, 1,2,4,8,16,32,64,128,512 (mixtures 1,8,32,128,512)", 0, 0},
         {"context", 0, CLI_STR, &k.contexts, "LIST", "tokens that attention sees; without, 1024,8192,16384", 0, 0},
         {"quick", 0, CLI_FLAG, &k.o.quick, NULL, "few formats, rows and contexts where none were chosen, in a few seconds", 0, 0},

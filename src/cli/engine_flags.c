@@ -8,7 +8,7 @@
 void cli_engine_flags_default(struct cli_engine_flags *f)
 {
     *f = (struct cli_engine_flags){
-        .dtype = "auto", .kv_cache_dtype = "auto", .quantization = "auto", .load_format = "auto", .log_level = "warn", .log_format = "text",
+        .dtype = "auto", .kv_cache_dtype = "auto", .quantization = "auto", .activation_dtype = "auto", .load_format = "auto", .log_level = "warn", .log_format = "text",
         .scheduling_policy = "fcfs", .device = "cpu", .memory_utilization = 0.9, .enable_prefix_caching = true,
         .max_logprobs = 20,
     };
@@ -20,6 +20,7 @@ void cli_engine_table(struct cli_engine_flags *f, struct cli_opt table[CLI_ENGIN
         {"dtype", 0, CLI_STR, &f->dtype, "TYPE", "weights: auto (as stored, integers too), f32, f16 or bf16", 0, 0},
         {"kv-cache-dtype", 0, CLI_STR, &f->kv_cache_dtype, "TYPE", "KV pages: auto (as dtype), f32, f16, bf16, int8 or fp8", 0, 0},
         {"quantization", 0, CLI_STR, &f->quantization, "HOW", "weights: auto (integers as stored), none (those as f16), or rounded at load: int8, int4, int4-g32, int4-g64, int4-g128, int8-g32, fp8, fp8-g128, or attn=..,ffn=..,head=..", 0, 0},
+        {"activation-dtype", 0, CLI_STR, &f->activation_dtype, "TYPE", "inputs of products with integer weights: auto (int8), int8 (fast), or bf16 (weights widen to it in the cache; f32 without AVX-512 BF16)", 0, 0},
         {"load-format", 0, CLI_STR, &f->load_format, "HOW", "auto, or dummy: seeded random weights from config.json alone", 0, 0},
         {"device", 0, CLI_STR, &f->device, "NAME", "where to run: cpu", 0, 0},
         {"isa", 0, CLI_STR, &f->isa, "NAME", "scalar, avx2, avx512 or avx512_bf16 instead of the best this CPU has", 0, 0},
@@ -68,6 +69,7 @@ bool cli_engine_opts(struct cli_engine_flags *f, const char *model, struct engin
     o->dtype = f->dtype;
     o->kv_cache_dtype = f->kv_cache_dtype;
     o->quantization = f->quantization;
+    o->activation_dtype = f->activation_dtype;
     o->device = f->device;
     o->isa = f->isa;
     o->n_threads = f->threads;

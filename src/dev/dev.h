@@ -35,6 +35,7 @@ struct dev_opts {
     int n_threads;           /* 0: all cores this process may use */
     const char *isa;         /* NULL: $QUIRE_ISA is NOT read here; the caller passes it.  "scalar", "avx2", ... */
     bool pin_threads;
+    bool float_inputs;       /* products with integer weights keep their inputs as floats (bf16 where the CPU has its products, else f32) */
 };
 
 /* What policy may know of the hardware: numbers only. */
@@ -45,6 +46,7 @@ struct dev_caps {
     size_t memory_bytes;         /* what this device may hold */
     int block_tokens;            /* tokens a KV page holds */
     bool has_bf16_dot;           /* bf16 linear runs on dot-product units */
+    bool float_inputs;           /* as opened */
     bool host_memory;            /* dev_alloc memory is the host's: between steps it can be read and written directly */
 };
 
@@ -60,7 +62,8 @@ void dev_download(struct dev *d, void *dst, const void *src, size_t bytes);  /* 
 
 /* ---- weights ---- */
 /* The quantized ones round to nearest at packing; 4-bit scales and minima are searched for the least squared error.
- * All but fp8 also quantize activations, each row by itself, to 8 bits by the same groups of K (int8: the whole row; int4: 128). */
+ * All but fp8 also quantize activations, each row by itself, to 8 bits by the same groups of K (int8: the whole row; int4: 128),
+ * unless the device was opened with float_inputs. */
 enum dev_format {
     DEV_FMT_F32, DEV_FMT_F16, DEV_FMT_BF16,
     DEV_FMT_I8,                                        /* a scale for each output */

@@ -27,6 +27,7 @@ struct engine_opts {
     const char *load_format;      /* "auto", "dummy" */
     const char *dtype;            /* "auto", "f32"/"float32"/"float", "f16"/"float16"/"half", "bf16"/"bfloat16" */
     const char *kv_cache_dtype;   /* "auto", "f32", "f16", "bf16", "int8", "fp8" */
+    const char *activation_dtype; /* inputs of products with integer weights: NULL or "auto" (int8), "int8" or "bf16" (f32 where the CPU has no bf16 products) */
     const char *quantization;     /* weights: NULL or "auto", "none", one format, or a list by kind (fwd_quant_parse) */
     const char *device;           /* NULL or "cpu" */
     const char *isa;              /* NULL: best */
@@ -67,6 +68,8 @@ struct engine_turns *engine_turns_open(void);   /* NULL: no memory */
 void engine_turns_close(struct engine_turns **t);
 
 /* Loads the model and starts the thread.  Cost: the weights. */
+/* What engine_opts.activation_dtype says, for who opens a device of their own. */
+bool engine_parse_activation_dtype(const char *name, bool *float_inputs, struct err *e);
 bool engine_open(struct engine **out, const struct engine_opts *o, struct err *e);
 /* Cancels what is left, joins the thread, frees all.  Streams must have been closed before. */
 void engine_close(struct engine **eng);

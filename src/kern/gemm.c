@@ -7,7 +7,9 @@
 
 /* ---- tables ---- */
 
-/* Of one format, later ones are better. */
+static gemm_prepare_fn gemm_prepare_wide;
+
+/* Of one format and kind of inputs, later ones are better. */
 static const struct gemm_kern kernels[] = {
     {"f32_ref", KERN_ISA_SCALAR, NULL, GEMM_F32, GEMM_OPERAND_F32, 8, gemm_tile_f32_ref, gemm_prepare_f32_ref, 0},
     {"f16_ref", KERN_ISA_SCALAR, NULL, GEMM_F16, GEMM_OPERAND_F32, 8, gemm_tile_f16_ref, gemm_prepare_f32_ref, 0},
@@ -63,6 +65,43 @@ static const struct gemm_kern kernels[] = {
     {"bf16_avx512bf16", KERN_ISA_AVX512_BF16, NULL, GEMM_BF16, GEMM_OPERAND_BF16, 14, gemm_tile_bf16_avx512bf16, gemm_prepare_bf16_avx512bf16, 0},
     {"f8_avx512bf16", KERN_ISA_AVX512_BF16, NULL, GEMM_F8, GEMM_OPERAND_BF16, 11, gemm_tile_f8_avx512bf16, gemm_prepare_bf16_avx512bf16, 0},
     {"f8_g128_avx512bf16", KERN_ISA_AVX512_BF16, NULL, GEMM_F8_G128, GEMM_OPERAND_BF16, 11, gemm_tile_f8_g128_avx512bf16, gemm_prepare_bf16_avx512bf16, 0},
+    /* Integer weights, inputs that stay floats. */
+    {"i8_wide_ref", KERN_ISA_SCALAR, NULL, GEMM_I8, GEMM_OPERAND_F32, 8, gemm_wide_i8_ref, gemm_prepare_wide, 0},
+    {"i8_g16_wide_ref", KERN_ISA_SCALAR, NULL, GEMM_I8_G16, GEMM_OPERAND_F32, 8, gemm_wide_i8_g16_ref, gemm_prepare_wide, 0},
+    {"i8_g32_wide_ref", KERN_ISA_SCALAR, NULL, GEMM_I8_G32, GEMM_OPERAND_F32, 8, gemm_wide_i8_g32_ref, gemm_prepare_wide, 0},
+    {"i4_wide_ref", KERN_ISA_SCALAR, NULL, GEMM_I4, GEMM_OPERAND_F32, 8, gemm_wide_i4_ref, gemm_prepare_wide, 0},
+    {"u4_g32_wide_ref", KERN_ISA_SCALAR, NULL, GEMM_U4_G32, GEMM_OPERAND_F32, 8, gemm_wide_u4_g32_ref, gemm_prepare_wide, 0},
+    {"u4_g64_wide_ref", KERN_ISA_SCALAR, NULL, GEMM_U4_G64, GEMM_OPERAND_F32, 8, gemm_wide_u4_g64_ref, gemm_prepare_wide, 0},
+    {"u4_g128_wide_ref", KERN_ISA_SCALAR, NULL, GEMM_U4_G128, GEMM_OPERAND_F32, 8, gemm_wide_u4_g128_ref, gemm_prepare_wide, 0},
+    {"u8_g16_wide_ref", KERN_ISA_SCALAR, NULL, GEMM_U8_G16, GEMM_OPERAND_F32, 8, gemm_wide_u8_g16_ref, gemm_prepare_wide, 0},
+    {"u8_g32_wide_ref", KERN_ISA_SCALAR, NULL, GEMM_U8_G32, GEMM_OPERAND_F32, 8, gemm_wide_u8_g32_ref, gemm_prepare_wide, 0},
+    {"i8_wide_avx2", KERN_ISA_AVX2, NULL, GEMM_I8, GEMM_OPERAND_F32, 6, gemm_wide_i8_avx2, gemm_prepare_wide, 0},
+    {"i8_g16_wide_avx2", KERN_ISA_AVX2, NULL, GEMM_I8_G16, GEMM_OPERAND_F32, 6, gemm_wide_i8_g16_avx2, gemm_prepare_wide, 0},
+    {"i8_g32_wide_avx2", KERN_ISA_AVX2, NULL, GEMM_I8_G32, GEMM_OPERAND_F32, 6, gemm_wide_i8_g32_avx2, gemm_prepare_wide, 0},
+    {"i4_wide_avx2", KERN_ISA_AVX2, NULL, GEMM_I4, GEMM_OPERAND_F32, 6, gemm_wide_i4_avx2, gemm_prepare_wide, 0},
+    {"u4_g32_wide_avx2", KERN_ISA_AVX2, NULL, GEMM_U4_G32, GEMM_OPERAND_F32, 6, gemm_wide_u4_g32_avx2, gemm_prepare_wide, 0},
+    {"u4_g64_wide_avx2", KERN_ISA_AVX2, NULL, GEMM_U4_G64, GEMM_OPERAND_F32, 6, gemm_wide_u4_g64_avx2, gemm_prepare_wide, 0},
+    {"u4_g128_wide_avx2", KERN_ISA_AVX2, NULL, GEMM_U4_G128, GEMM_OPERAND_F32, 6, gemm_wide_u4_g128_avx2, gemm_prepare_wide, 0},
+    {"u8_g16_wide_avx2", KERN_ISA_AVX2, NULL, GEMM_U8_G16, GEMM_OPERAND_F32, 6, gemm_wide_u8_g16_avx2, gemm_prepare_wide, 0},
+    {"u8_g32_wide_avx2", KERN_ISA_AVX2, NULL, GEMM_U8_G32, GEMM_OPERAND_F32, 6, gemm_wide_u8_g32_avx2, gemm_prepare_wide, 0},
+    {"i8_wide_avx512", KERN_ISA_AVX512, NULL, GEMM_I8, GEMM_OPERAND_F32, 14, gemm_wide_i8_avx512, gemm_prepare_wide, 0},
+    {"i8_g16_wide_avx512", KERN_ISA_AVX512, NULL, GEMM_I8_G16, GEMM_OPERAND_F32, 14, gemm_wide_i8_g16_avx512, gemm_prepare_wide, 0},
+    {"i8_g32_wide_avx512", KERN_ISA_AVX512, NULL, GEMM_I8_G32, GEMM_OPERAND_F32, 14, gemm_wide_i8_g32_avx512, gemm_prepare_wide, 0},
+    {"i4_wide_avx512", KERN_ISA_AVX512, NULL, GEMM_I4, GEMM_OPERAND_F32, 14, gemm_wide_i4_avx512, gemm_prepare_wide, 0},
+    {"u4_g32_wide_avx512", KERN_ISA_AVX512, NULL, GEMM_U4_G32, GEMM_OPERAND_F32, 14, gemm_wide_u4_g32_avx512, gemm_prepare_wide, 0},
+    {"u4_g64_wide_avx512", KERN_ISA_AVX512, NULL, GEMM_U4_G64, GEMM_OPERAND_F32, 14, gemm_wide_u4_g64_avx512, gemm_prepare_wide, 0},
+    {"u4_g128_wide_avx512", KERN_ISA_AVX512, NULL, GEMM_U4_G128, GEMM_OPERAND_F32, 14, gemm_wide_u4_g128_avx512, gemm_prepare_wide, 0},
+    {"u8_g16_wide_avx512", KERN_ISA_AVX512, NULL, GEMM_U8_G16, GEMM_OPERAND_F32, 14, gemm_wide_u8_g16_avx512, gemm_prepare_wide, 0},
+    {"u8_g32_wide_avx512", KERN_ISA_AVX512, NULL, GEMM_U8_G32, GEMM_OPERAND_F32, 14, gemm_wide_u8_g32_avx512, gemm_prepare_wide, 0},
+    {"i8_wide_avx512bf16", KERN_ISA_AVX512_BF16, NULL, GEMM_I8, GEMM_OPERAND_BF16, 14, gemm_wide_i8_avx512bf16, gemm_prepare_wide, 0},
+    {"i8_g16_wide_avx512bf16", KERN_ISA_AVX512_BF16, NULL, GEMM_I8_G16, GEMM_OPERAND_BF16, 14, gemm_wide_i8_g16_avx512bf16, gemm_prepare_wide, 0},
+    {"i8_g32_wide_avx512bf16", KERN_ISA_AVX512_BF16, NULL, GEMM_I8_G32, GEMM_OPERAND_BF16, 14, gemm_wide_i8_g32_avx512bf16, gemm_prepare_wide, 0},
+    {"i4_wide_avx512bf16", KERN_ISA_AVX512_BF16, NULL, GEMM_I4, GEMM_OPERAND_BF16, 14, gemm_wide_i4_avx512bf16, gemm_prepare_wide, 0},
+    {"u4_g32_wide_avx512bf16", KERN_ISA_AVX512_BF16, NULL, GEMM_U4_G32, GEMM_OPERAND_BF16, 14, gemm_wide_u4_g32_avx512bf16, gemm_prepare_wide, 0},
+    {"u4_g64_wide_avx512bf16", KERN_ISA_AVX512_BF16, NULL, GEMM_U4_G64, GEMM_OPERAND_BF16, 14, gemm_wide_u4_g64_avx512bf16, gemm_prepare_wide, 0},
+    {"u4_g128_wide_avx512bf16", KERN_ISA_AVX512_BF16, NULL, GEMM_U4_G128, GEMM_OPERAND_BF16, 14, gemm_wide_u4_g128_avx512bf16, gemm_prepare_wide, 0},
+    {"u8_g16_wide_avx512bf16", KERN_ISA_AVX512_BF16, NULL, GEMM_U8_G16, GEMM_OPERAND_BF16, 14, gemm_wide_u8_g16_avx512bf16, gemm_prepare_wide, 0},
+    {"u8_g32_wide_avx512bf16", KERN_ISA_AVX512_BF16, NULL, GEMM_U8_G32, GEMM_OPERAND_BF16, 14, gemm_wide_u8_g32_avx512bf16, gemm_prepare_wide, 0},
 };
 enum { N_KERNELS = sizeof kernels / sizeof kernels[0] };
 
@@ -79,11 +118,23 @@ static bool kernel_runs(const struct gemm_kern *kern, enum kern_isa isa)
     return !kern->feature;
 }
 
-const struct gemm_kern *gemm_kern_get(enum kern_isa isa, enum gemm_format f)
+static bool float_operand(const struct gemm_kern *kern)
+{
+    return kern->operand == GEMM_OPERAND_F32 || kern->operand == GEMM_OPERAND_BF16;
+}
+
+/* Weights that are integers, inputs that are not. */
+static bool is_wide(const struct gemm_kern *kern)
+{
+    return kern->format >= GEMM_I8 && kern->format <= GEMM_U8_G32 && float_operand(kern);
+}
+
+const struct gemm_kern *gemm_kern_get(enum kern_isa isa, enum gemm_format f, enum gemm_inputs inputs)
 {
     assert((unsigned)isa < KERN_ISA_COUNT && (unsigned)f < GEMM_FORMAT_COUNT);
     int i = N_KERNELS - 1;
-    while (i > 0 && !(kernels[i].format == f && kernel_runs(&kernels[i], isa)))
+    bool wide = inputs == GEMM_INPUTS_FLOAT && f >= GEMM_I8 && f <= GEMM_U8_G32;
+    while (i > 0 && !(kernels[i].format == f && is_wide(&kernels[i]) == wide && kernel_runs(&kernels[i], isa)))
         i--;
     return &kernels[i];
 }
@@ -102,9 +153,18 @@ void gemm_prepare(const struct gemm_kern *kern, const float *x, int64_t ldx, int
     kern->prepare(kern, x, ldx, rows, k, a);
 }
 
+/* Floats up to the end of the panel's last unit: zeros behind K. */
+static void gemm_prepare_wide(const struct gemm_kern *kern, const float *x, int64_t ldx, int rows, int64_t k, void *a)
+{
+    const struct gemm_kern *plain = gemm_kern_get(kern->isa, kern->operand == GEMM_OPERAND_BF16 ? GEMM_BF16 : GEMM_F32, GEMM_INPUTS_AUTO);
+    size_t whole = gemm_act_bytes(kern, k) * (size_t)rows, done = gemm_act_bytes(plain, k) * (size_t)rows;
+    gemm_prepare(plain, x, ldx, rows, k, a);
+    memset((char *)a + done, 0, whole - done);
+}
+
 int64_t gemm_prepare_step(const struct gemm_kern *kern)
 {
-    return kern->operand == GEMM_OPERAND_F32 || kern->operand == GEMM_OPERAND_BF16 ? 2 : 0;
+    return float_operand(kern) && !is_wide(kern) ? 2 : 0;
 }
 
 gemm_epilogue_fn *gemm_epilogue_get(enum kern_isa isa)
@@ -169,6 +229,8 @@ size_t gemm_act_bytes(const struct gemm_kern *kern, int64_t k)
 {
     const struct gemm_layout *l = &layouts[kern->format];
     size_t units = (size_t)gemm_units(kern->format, k), groups = l->group_units ? units / l->group_units : 1;
+    if (is_wide(kern))
+        return units * (kern->operand == GEMM_OPERAND_BF16 ? 8 : 16);
     size_t aux = kern->format == GEMM_I4 ? GEMM_I4_AUX * 4 : 8;
     switch (kern->operand) {
     case GEMM_OPERAND_BF16: return (size_t)(k + 1) / 2 * 4;

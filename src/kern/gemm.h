@@ -22,7 +22,7 @@
  *
  *     tile = [n][rows] 4-byte units: f32 values (n = K rounded up to even) or bf16 pairs (n = K/2 rounded up)
  *
- * in the type the kernel multiplies; or, for integer kernels, signed 8-bit values of 4 K (or the same as 16-bit pairs
+ * in the type the kernel multiplies (integer weights with float inputs: n of the whole panel, zeros behind K); or, for integer kernels, signed 8-bit values of 4 K (or the same as 16-bit pairs
  * (0,2) and (1,3), n = 2 x units) and behind them, for each group of K, [2][rows]: the scales, and what makes up for the
  * weights' offset: -128 times the sum of the group's integers (int32), or for U4 and U8 scale times that sum (f32); I4: for each 128 K
  * [GEMM_I4_AUX][rows], see gemm_int.h.
@@ -83,8 +83,10 @@ struct gemm_kern {
     int rows_many;           /* more than rows_max rows are cut into tiles of at most so many; 0: rows_max */
 };
 
+/* What inputs become: AUTO as the format wants (8 bits for integer weights), FLOAT: bf16 or f32 for integer weights too; other formats have one way only. */
+enum gemm_inputs { GEMM_INPUTS_AUTO, GEMM_INPUTS_FLOAT };
 /* The best one of a format that this CPU has and isa allows.  Never NULL for valid arguments. */
-const struct gemm_kern *gemm_kern_get(enum kern_isa isa, enum gemm_format f);
+const struct gemm_kern *gemm_kern_get(enum kern_isa isa, enum gemm_format f, enum gemm_inputs inputs);
 /* All kernels this CPU can run, for tests and measurements: number i, or NULL past the end. */
 const struct gemm_kern *gemm_kern_at(int i);
 

@@ -92,4 +92,14 @@ gemm_tile_fn gemm_tile_f8_g128_avx512;
 gemm_tile_fn gemm_tile_bf16_avx512bf16, gemm_tile_f8_avx512bf16, gemm_tile_f8_g128_avx512bf16;
 gemm_prepare_fn gemm_prepare_bf16_avx512bf16;
 
+/* Integer weights times floats (gemm_wide_body.inc). */
+gemm_tile_fn gemm_wide_i8_ref, gemm_wide_i8_g16_ref, gemm_wide_i8_g32_ref, gemm_wide_i4_ref, gemm_wide_u4_g32_ref;
+gemm_tile_fn gemm_wide_u4_g64_ref, gemm_wide_u4_g128_ref, gemm_wide_u8_g16_ref, gemm_wide_u8_g32_ref;
+gemm_tile_fn gemm_wide_i8_avx2, gemm_wide_i8_g16_avx2, gemm_wide_i8_g32_avx2, gemm_wide_i4_avx2, gemm_wide_u4_g32_avx2;
+gemm_tile_fn gemm_wide_u4_g64_avx2, gemm_wide_u4_g128_avx2, gemm_wide_u8_g16_avx2, gemm_wide_u8_g32_avx2;
+gemm_tile_fn gemm_wide_i8_avx512, gemm_wide_i8_g16_avx512, gemm_wide_i8_g32_avx512, gemm_wide_i4_avx512, gemm_wide_u4_g32_avx512;
+gemm_tile_fn gemm_wide_u4_g64_avx512, gemm_wide_u4_g128_avx512, gemm_wide_u8_g16_avx512, gemm_wide_u8_g32_avx512;
+gemm_tile_fn gemm_wide_i8_avx512bf16, gemm_wide_i8_g16_avx512bf16, gemm_wide_i8_g32_avx512bf16, gemm_wide_i4_avx512bf16, gemm_wide_u4_g32_avx512bf16;
+gemm_tile_fn gemm_wide_u4_g64_avx512bf16, gemm_wide_u4_g128_avx512bf16, gemm_wide_u8_g16_avx512bf16, gemm_wide_u8_g32_avx512bf16;
+
 #endif

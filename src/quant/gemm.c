@@ -39,7 +39,7 @@ bool quant_gemm(const struct quant_team *t, float alpha, const float *a, int64_t
 {
     if (m < 1 || n < 1 || k < 1)
         return true;
-    const struct gemm_kern *kern = gemm_kern_get(t->isa, GEMM_F32);
+    const struct gemm_kern *kern = gemm_kern_get(t->isa, GEMM_F32, GEMM_INPUTS_AUTO);
     struct product g = {
         .job = { .kern = kern, .epilogue = gemm_epilogue_get(t->isa), .epi = { .store = GEMM_ADD, .act = GEMM_ACT_NONE, .scale = alpha },
                  .k = k, .n_panels = (n + GEMM_COLS - 1) / GEMM_COLS, .n_out = n, .rows = gemm_rows_split(m, kern->rows_max), .out = c, .ldo = ldc },

@@ -37,11 +37,11 @@ static int remove_config(void **state)
 
 struct setup { struct model *m; struct dev *d; struct fwd *f; };
 
-static void setup_open(struct setup *s, enum dev_format format, enum fwd_dtype kv, const char *isa, int n_threads)
+static void setup_open(struct setup *s, enum dev_format format, enum fwd_dtype kv, const char *isa, int n_threads, bool wide)
 {
     struct err e;
     struct model_opts mo = { .load_format = MODEL_LOAD_DUMMY, .dummy_seed = 7 };
-    struct dev_opts d = { .n_threads = n_threads, .isa = isa };
+    struct dev_opts d = { .n_threads = n_threads, .isa = isa, .float_inputs = wide };
     struct fwd_opts o = { .dtype = FWD_DTYPE_F32, .kv_dtype = kv, .max_tokens = MAX_TOKENS, .max_seqs = N_SEQS, .max_logits = MAX_TOKENS,
                           .n_blocks = N_BLOCKS, .max_model_len = LONG };
     for (int k = 0; k < FWD_KIND_COUNT; k++) {
@@ -100,15 +100,15 @@ static void step(struct setup *u, struct seqs *q, const int32_t *n, bool fill, c
     }
 }
 
-static void check(enum dev_format format, enum fwd_dtype kv, const char *isa, bool is_long, struct rng *g)
+static void check(enum dev_format format, enum fwd_dtype kv, const char *isa, bool is_long, bool wide, struct rng *g)
 {
     static const char *const kv_names[] = { "auto", "f32", "f16", "bf16", "int8", "fp8" };
     struct setup one, three;
     struct seqs q = { 0 };
     char what[96];
-    snprintf(what, sizeof what, "%s weights, %s KV, %s", dev_format_name(format), kv_names[kv], isa);
-    setup_open(&one, format, kv, isa, 1);
-    setup_open(&three, format, kv, isa, 3);
+    snprintf(what, sizeof what, "%s weights%s, %s KV, %s", dev_format_name(format), wide ? " and float inputs" : "", kv_names[kv], isa);
+    setup_open(&one, format, kv, isa, 1, wide);
+    setup_open(&three, format, kv, isa, 3, wide);
     assert_int_equal(fwd_vocab_size(one.f), VOCAB);
     for (int s = 0; s < N_SEQS; s++) {
         int32_t n[N_SEQS] = { 0 };
@@ -148,7 +148,10 @@ static void check_isa(enum kern_isa isa)
     for (int f = 0; f < DEV_FMT_COUNT; f++)
         for (int kv = FWD_DTYPE_F32; kv <= FWD_DTYPE_FP8; kv++)
             if (!SANITIZED || (f + kv) % 5 == 0)
-                check((enum dev_format)f, (enum fwd_dtype)kv, kern_isa_name(isa), isa != KERN_ISA_SCALAR || f == kv, &g);
+                check((enum dev_format)f, (enum fwd_dtype)kv, kern_isa_name(isa), isa != KERN_ISA_SCALAR || f == kv, false, &g);
+    for (int f = DEV_FMT_I8; f <= DEV_FMT_U8_G32; f++)
+        if (!SANITIZED || f % 3 == 0)
+            check((enum dev_format)f, FWD_DTYPE_BF16, kern_isa_name(isa), isa == KERN_ISA_AVX512_BF16, true, &g);
 }
 
 static void test_scalar(void **state) { (void)state; check_isa(KERN_ISA_SCALAR); }

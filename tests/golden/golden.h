@@ -61,10 +61,9 @@ struct runner {
 };
 
 /* o: what matters of the options; sizes are set here. */
-static inline void runner_open_with(struct runner *r, const char *dir, struct fwd_opts o, const char *isa, int n_threads)
+static inline void runner_open_on(struct runner *r, const char *dir, struct fwd_opts o, const struct dev_opts *d)
 {
     struct err e = { 0 };
-    struct dev_opts d = { .name = "cpu", .n_threads = n_threads, .isa = isa };
     o.max_tokens = o.max_logits = o.max_model_len = GOLDEN_MAX_IDS;
     o.max_seqs = 1;
     o.n_blocks = 20;
@@ -74,12 +73,17 @@ static inline void runner_open_with(struct runner *r, const char *dir, struct fw
     const struct arch *a = model_arch(r->m);
     if (a->pos == ARCH_POS_LEARNED && o.max_model_len > a->n_positions - a->position_offset)
         o.max_model_len = a->n_positions - a->position_offset;
-    if (!dev_open(&r->d, &d, &e) || !fwd_open(&r->f, r->d, r->m, &o, &e))
+    if (!dev_open(&r->d, d, &e) || !fwd_open(&r->f, r->d, r->m, &o, &e))
         fail_msg("%s: %s", dir, e.msg);
     r->vocab = fwd_vocab_size(r->f);
     /* Pages in an order of their own, so that a table that is not followed shows. */
     for (int i = 0; i < GOLDEN_PAGES; i++)
         r->table[i] = 1 + (i * 7 + 3) % 17;
+}
+
+static inline void runner_open_with(struct runner *r, const char *dir, struct fwd_opts o, const char *isa, int n_threads)
+{
+    runner_open_on(r, dir, o, &(struct dev_opts){ .name = "cpu", .n_threads = n_threads, .isa = isa });
 }
 
 static inline void runner_open(struct runner *r, const char *dir, enum fwd_dtype dtype, const char *isa, int n_threads)

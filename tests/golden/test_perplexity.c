@@ -20,7 +20,7 @@ static void read_texts(struct texts *t)
     json_decref(j);
 }
 
-static double perplexity(const char *format, const char *isa, const struct texts *t)
+static double perplexity(const char *format, const char *isa, bool wide, const struct texts *t)
 {
     struct fwd_opts o = { .dtype = FWD_DTYPE_F32, .kv_dtype = FWD_DTYPE_F32 };
     struct runner r;
@@ -29,7 +29,7 @@ static double perplexity(const char *format, const char *isa, const struct texts
     int count = 0;
     if (!fwd_quant_parse(format, &o.quant, &e))
         fail_msg("%s", e.msg);
-    runner_open_with(&r, STORIES "/hf", o, isa, 2);
+    runner_open_on(&r, STORIES "/hf", o, &(struct dev_opts){ .n_threads = 2, .isa = isa, .float_inputs = wide });
     for (int k = 0; k < t->n_texts; k++) {
         float *logits = runner_logits(&r, t->ids[k], t->n[k], 0);
         for (int i = 0; i + 1 < t->n[k]; i++) {
@@ -48,8 +48,9 @@ static double perplexity(const char *format, const char *isa, const struct texts
 
 static void test_perplexity(void **state)
 {
-    static const struct { const char *format; double bound; } list[] = {
-        { "int8", 0.005 }, { "int8-g32", 0.005 }, { "fp8", 0.02 }, { "int4", 0.05 }, { "int4-g64", 0.12 }, { "int4-g128", 0.12 },
+    static const struct { const char *format; double bound; bool wide; } list[] = {
+        { "int8", 0.005, false }, { "int8-g32", 0.005, false }, { "fp8", 0.02, false }, { "int4", 0.05, false }, { "int4-g64", 0.12, false }, { "int4-g128", 0.12, false },
+        { "int8", 0.005, true }, { "int4", 0.05, true }, { "int4-g128", 0.12, true },
     };
     (void)state;
     if (!file_is_dir(STORIES "/hf"))
@@ -58,11 +59,11 @@ static void test_perplexity(void **state)
     read_texts(&t);
     for (int isa = KERN_ISA_SCALAR; isa <= (int)kern_isa_best(); isa++) {
         const char *name = kern_isa_name((enum kern_isa)isa);
-        double exact = perplexity("none", name, &t);
+        double exact = perplexity("none", name, false, &t);
         printf("%-12s f32 %.4f", name, exact);
         for (size_t i = 0; i < sizeof list / sizeof *list; i++) {
-            double p = perplexity(list[i].format, name, &t);
-            printf("  %s %.4f (%+.2f%%)", list[i].format, p, 100 * (p / exact - 1));
+            double p = perplexity(list[i].format, name, list[i].wide, &t);
+            printf("  %s%s %.4f (%+.2f%%)", list[i].format, list[i].wide ? ", float inputs" : "", p, 100 * (p / exact - 1));
             assert_true(p < exact * (1 + list[i].bound));
         }
         printf("\n");

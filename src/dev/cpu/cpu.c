@@ -40,6 +40,7 @@ bool dev_open(struct dev **out, const struct dev_opts *opts, struct err *e)
     struct tpool_opts team = {.n_threads = opts->n_threads, .pin = opts->pin_threads, .spin_us = -1};
     if (!choose_isa(d, opts->isa, e) || !topo_detect(&topo, e) || !tpool_open(&d->team, &team, e))
         goto fail;
+    d->inputs = opts->float_inputs ? GEMM_INPUTS_FLOAT : GEMM_INPUTS_AUTO;
     d->n_members = tpool_size(d->team);
     d->row = kern_row_table(d->isa);
     d->math = (struct dev_math){.argmax = d->row->argmax, .max = d->row->max, .above = d->row->above, .between = d->row->between,
@@ -52,6 +53,7 @@ bool dev_open(struct dev **out, const struct dev_opts *opts, struct err *e)
         .memory_bytes = topo.memory_bytes,
         .block_tokens = DEV_BLOCK_TOKENS,
         .has_bf16_dot = d->isa >= KERN_ISA_AVX512_BF16,
+        .float_inputs = opts->float_inputs,
         .host_memory = true,
     };
     *out = d;

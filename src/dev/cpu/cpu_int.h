@@ -25,6 +25,7 @@
 #include "dev/dev.h"
 #include "kern/attn.h"
 #include "kern/cpu.h"
+#include "kern/gemm.h"
 #include "kern/row.h"
 
 enum { CPU_OP_ARGS_BYTES = 256 };
@@ -78,6 +79,7 @@ struct dev_kv {
 struct dev {
     struct dev_caps caps;
     enum kern_isa isa;
+    enum gemm_inputs inputs;
     struct tpool *team;
     int n_members;                 /* of the running step: team size, or 1 */
     int64_t solo_next;             /* item counter of a step run by the leader alone */

@@ -142,7 +142,7 @@ void dev_linear(struct dev *d, const struct dev_linear *p, const struct dev_weig
     assert((p->epi == DEV_EPI_GLU) == w->gated);
     if (n == 0)
         return;
-    const struct gemm_kern *kern = gemm_kern_get(d->isa, w->format);
+    const struct gemm_kern *kern = gemm_kern_get(d->isa, w->format, d->inputs);
     bool self = n * w->k <= LINEAR_SELF_VALUES;
     double macs = (double)n * (double)w->n_out * (double)w->k;
     int64_t cost = (int64_t)w->bytes / 20 + (int64_t)(macs / 50);

@@ -141,7 +141,7 @@ static int64_t ceil_div(int64_t a, int64_t b)
 
 static const struct gemm_kern *kern_of(const struct dev *d, const struct dev_weight *w)
 {
-    return gemm_kern_get(d->isa, w->format);
+    return gemm_kern_get(d->isa, w->format, d->inputs);
 }
 
 /* Cuts of one product over n rows, as linear.c makes them; adds to the running totals. */
