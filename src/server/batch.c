@@ -4,11 +4,14 @@
 #include <stdatomic.h>
 #include <string.h>
 #include <sys/types.h>
+#include "base/clock.h"
 #include "base/json.h"
 #include "base/mem.h"
 #include "base/mpsc.h"
 #include "base/rng.h"
 #include "server/embed.h"
+
+enum { AGAIN_US = 200000 };
 
 struct batch;
 
@@ -19,7 +22,9 @@ struct slot {
     struct api_job *job;               /* of the two, the one that works; NULL: over */
     struct embed_job *embed;
     char *custom_id;                   /* JSON text */
-    bool used, done;
+    int64_t index;                     /* as next said */
+    bool used, done, taken;
+    const char *again; size_t again_len; int64_t again_us;   /* the engine's queue was full: the line, when to try again; NULL: it was not */
     int status;
     struct buf body;                   /* the response, or the error object */
 };
@@ -30,6 +35,7 @@ struct batch {
     char *line; size_t line_cap;
     struct slot *slots; int n_slots;
     int first, n_used;                 /* ring: oldest slot, slots in use */
+    struct buf text;                   /* of the answer that is written */
     struct mpsc ready;
 };
 
@@ -108,11 +114,11 @@ static void keep_custom_id(struct slot *s, const json_t *line)
     buf_free(&text);
 }
 
-static void start_slot(struct batch *b, struct slot *s, const char *text, size_t len)
+static void start_slot(struct batch *b, struct slot *s, int64_t index, const char *text, size_t len)
 {
     struct err err;
     struct api_error e;
-    *s = (struct slot){.b = b, .used = true};
+    *s = (struct slot){.b = b, .used = true, .index = index};
     atomic_init(&s->queued, false);
     buf_init(&s->body, 0);
     json_t *line = json_parse(text, len, &err);
@@ -121,10 +127,32 @@ static void start_slot(struct batch *b, struct slot *s, const char *text, size_t
         keep_custom_id(s, line);
     ok = ok && open_line(s, line, &e);
     json_decref(line);
-    if (ok)
+    if (ok) {
         on_news(s); /* pulled at least once, whether or not the engine has a part in it */
-    else
+    } else if (e.status == 429 && b->o->next) {
+        s->again = text;
+        s->again_len = len;
+        s->again_us = clock_now_us() + AGAIN_US;
+    } else {
         fail_slot(s, &e);
+    }
+}
+
+/* Lines that found the queue full, oldest first, until it is full again. */
+static void start_again(struct batch *b)
+{
+    for (int i = 0; i < b->n_used; i++) {
+        struct slot *s = &b->slots[(b->first + i) % b->n_slots];
+        if (!s->again)
+            continue;
+        if (clock_now_us() < s->again_us)
+            return;
+        const char *text = s->again;
+        mem_free(s->custom_id);
+        start_slot(b, s, s->index, text, s->again_len);
+        if (s->again)
+            return;
+    }
 }
 
 static void pull_slot(struct slot *s)
@@ -137,24 +165,69 @@ static void pull_slot(struct slot *s)
     embed_job_close(&s->embed);
 }
 
+static void write_id(struct buf *out, const char *prefix)
+{
+    buf_printf(out, "\"%s%016llx%016llx\"", prefix, (unsigned long long)rng_entropy(), (unsigned long long)rng_entropy());
+}
+
 /* {"id":..,"custom_id":..,"response":{"status_code":..,"request_id":..,"body":..},"error":..} */
+static bool write_answer(const char *custom_id, int status, const struct buf *body, bool as_openai, struct buf *out)
+{
+    static const char wrap[] = "{\"error\":"; /* HTTP bodies have it around the error object; vLLM's lines have the object */
+    bool apart = status != 200 && !as_openai;
+    const char *error = body->len ? body->data : "null";
+    size_t n = body->len ? body->len : 4;
+    if (apart && n > sizeof wrap && memcmp(error, wrap, sizeof wrap - 1) == 0) {
+        error += sizeof wrap - 1;
+        n -= sizeof wrap;
+    }
+    buf_puts(out, "{\"id\":");
+    write_id(out, as_openai ? "batch_req_" : "quire-");
+    buf_printf(out, ",\"custom_id\":%s,\"response\":{\"status_code\":%d,\"request_id\":", custom_id ? custom_id : "null", status);
+    write_id(out, as_openai ? "req_" : "quire-batch-");
+    buf_puts(out, ",\"body\":");
+    buf_append(out, apart ? "null" : error, apart ? 4 : n);
+    buf_puts(out, "},\"error\":");
+    buf_append(out, apart ? error : "null", apart ? n : 4);
+    return buf_putc(out, '}');
+}
+
 static bool write_slot(struct batch *b, struct slot *s, struct err *e)
 {
-    static const char wrap[] = "{\"error\":"; /* HTTP bodies have it around the error object; a line has its own */
-    bool ok = s->status == 200;
-    if (!ok && s->body.len > sizeof wrap && memcmp(s->body.data, wrap, sizeof wrap - 1) == 0) {
-        buf_consume(&s->body, sizeof wrap - 1);
-        s->body.data[--s->body.len] = 0;
-    }
-    const char *body = s->body.len ? s->body.data : "null";
-    int n = fprintf(!ok && b->o->errors ? b->o->errors : b->o->out,
-                    "{\"id\":\"quire-%016llx%016llx\",\"custom_id\":%s,\"response\":{\"status_code\":%d,\"request_id\":\"quire-batch-%016llx%016llx\","
-                    "\"body\":%s},\"error\":%s}\n",
-                    (unsigned long long)rng_entropy(), (unsigned long long)rng_entropy(), s->custom_id ? s->custom_id : "null", s->status,
-                    (unsigned long long)rng_entropy(), (unsigned long long)rng_entropy(), ok ? body : "null", ok ? "null" : body);
+    buf_clear(&b->text);
+    if (!write_answer(s->custom_id, s->status, &s->body, b->o->take != NULL, &b->text))
+        return err_set(e, ERR_NOMEM, "out of memory for an answer");
     b->n.n_written++;
-    b->n.n_failed += !ok;
-    return n > 0 || err_set(e, ERR_IO, "%s: %s", b->o->out_name, strerror(errno));
+    b->n.n_failed += s->status != 200;
+    s->taken = true;
+    buf_free(&s->body);
+    if (b->o->take)
+        return b->o->take(b->o->ctx, s->index, s->status != 200, b->text.data, b->text.len, e);
+    return fprintf(b->o->out, "%s\n", b->text.data) > 0 || err_set(e, ERR_IO, "%s: %s", b->o->out_name, strerror(errno));
+}
+
+bool batch_write_refusal(const char *line, size_t len, const struct api_error *e, const char *code, struct buf *out)
+{
+    struct err err;
+    struct buf body;
+    struct slot s = {0};
+    json_t *doc = json_parse(line, len, &err);
+    if (doc)
+        keep_custom_id(&s, doc);
+    json_decref(doc);
+    if (code) {
+        buf_puts(out, "{\"id\":");
+        write_id(out, "batch_req_");
+        buf_printf(out, ",\"custom_id\":%s,\"response\":null,\"error\":{\"code\":\"%s\",\"message\":", s.custom_id ? s.custom_id : "null", code);
+        json_write_str(out, e->msg, strlen(e->msg));
+        buf_puts(out, "}}");
+    } else {
+        buf_init(&body, 0);
+        out->failed |= !api_error_write(e, &body) || !write_answer(s.custom_id, e->status, &body, true, out);
+        buf_free(&body);
+    }
+    mem_free(s.custom_id);
+    return !out->failed;
 }
 
 static void free_slot(struct slot *s)
@@ -169,29 +242,49 @@ static void free_slot(struct slot *s)
 
 /* ---- the window ---- */
 
-/* Fill free slots with lines.  False at the end of the file. */
-static bool read_lines(struct batch *b)
+static bool next_line(struct batch *b, int64_t *index, const char **text, size_t *len)
 {
-    while (b->n_used < b->n_slots) {
-        ssize_t n = getline(&b->line, &b->line_cap, b->o->in);
-        if (n < 0)
-            return false;
+    if (b->o->next)
+        return b->o->next(b->o->ctx, index, text, len);
+    for (ssize_t n; (n = getline(&b->line, &b->line_cap, b->o->in)) >= 0;) {
         while (n > 0 && strchr(" \t\r\n", b->line[n - 1]))
             n--;
-        if (n == 0)
-            continue;
+        *index = b->n.n_read;
+        *text = b->line;
+        *len = (size_t)n;
+        if (n > 0)
+            return true;
+    }
+    return false;
+}
+
+/* Fill free slots with lines.  False at the end of them. */
+static bool read_lines(struct batch *b)
+{
+    int64_t index;
+    const char *text;
+    size_t len;
+    while (b->n_used < b->n_slots) {
+        if (!next_line(b, &index, &text, &len))
+            return false;
         b->n.n_read++;
-        start_slot(b, &b->slots[(b->first + b->n_used) % b->n_slots], b->line, (size_t)n);
+        start_slot(b, &b->slots[(b->first + b->n_used) % b->n_slots], index, text, len);
         b->n_used++;
     }
     return true;
 }
 
-/* A slot may be given to another line only when the engine cannot push it any more and it is not in the queue. */
+/* What is ready goes out: in order to a file, all of it to take.  A slot may be given to another line only when the engine cannot push it any
+ * more and it is not in the queue. */
 static bool retire(struct batch *b, struct err *e)
 {
+    for (int i = 0; b->o->take && i < b->n_used; i++) {
+        struct slot *s = &b->slots[(b->first + i) % b->n_slots];
+        if (s->done && !s->taken && !write_slot(b, s, e))
+            return false;
+    }
     while (b->n_used > 0 && b->slots[b->first].done && !atomic_load(&b->slots[b->first].queued)) {
-        if (!write_slot(b, &b->slots[b->first], e))
+        if (!b->slots[b->first].taken && !write_slot(b, &b->slots[b->first], e))
             return false;
         free_slot(&b->slots[b->first]);
         b->first = (b->first + 1) % b->n_slots;
@@ -205,9 +298,10 @@ static bool run_all(struct batch *b, struct err *e)
     bool more = true;
     while (more || b->n_used > 0) {
         struct mpsc_node *node;
-        b->n.in_at = ftello(b->o->in);
+        b->n.in_at = b->o->in ? ftello(b->o->in) : 0;
         if (!b->o->go_on(b->o->ctx, &b->n))
             return err_set(e, ERR_CANCELLED, "stopped after %lld lines", (long long)b->n.n_written);
+        start_again(b);
         more = more && read_lines(b);
         while ((node = mpsc_pop(&b->ready)) != NULL) {
             struct slot *s = (struct slot *)((char *)node - offsetof(struct slot, node));
@@ -220,7 +314,7 @@ static bool run_all(struct batch *b, struct err *e)
         if (b->n.n_written == before && b->n_used > 0 && (!more || b->n_used == b->n_slots))
             mpsc_wait(&b->ready, 200000);
     }
-    if (ferror(b->o->in))
+    if (b->o->in && ferror(b->o->in))
         return err_set(e, ERR_IO, "%s: %s", b->o->in_name, strerror(errno));
     return true;
 }
@@ -238,6 +332,7 @@ bool batch_run(const struct batch_opts *o, struct batch_counts *counts, struct e
             free_slot(&b.slots[i]);
     mem_free(b.slots);
     mem_free(b.line);
+    buf_free(&b.text);
     *counts = b.n;
     return ok;
 }

@@ -31,6 +31,7 @@ void http_exchange_unref(struct http_exchange *x)
     buf_free(&x->body);
     buf_free(&x->out);
     buf_free(&x->headers);
+    buf_free(&x->query);
     pthread_mutex_destroy(&x->lock);
     mem_free(x->path);
     mem_free(x);
@@ -96,6 +97,7 @@ static struct http_exchange *exchange_open(struct http *h, struct MHD_Connection
     snprintf(x->method, sizeof x->method, "%s", method);
     buf_init(&x->body, h->o.max_body_bytes);
     buf_init(&x->out, 0);
+    buf_init(&x->query, 0);
     name_exchange(x);
     http_read_headers(x);
     pthread_mutex_lock(&h->list_lock);

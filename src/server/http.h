@@ -37,7 +37,8 @@ enum http_route_flags {
     HTTP_PREFIX = 16,    /* matches every path that begins with it */
     HTTP_QUIET = 32,     /* logged at debug: asked again and again */
     HTTP_OWNERS = 128,   /* means nothing here: what the owner of the routes likes */
-    HTTP_TGI = 64        /* errors are TGI's {"error","error_type"} */
+    HTTP_TGI = 64,       /* errors are TGI's {"error","error_type"} */
+    HTTP_KEY_ID = 256    /* its handler asks for http_owner */
 };
 
 /* Must give exactly one reply. */
@@ -119,6 +120,10 @@ const char *http_body(const struct http_exchange *x, size_t *len);   /* NUL-term
 const char *http_path(const struct http_exchange *x);
 bool http_is_get(const struct http_exchange *x);              /* or HEAD */
 const char *http_content_type(const struct http_exchange *x); /* of the body; NULL: it does not say.  Handlers of HTTP_WORK routes, too */
+/* The value of ?name=, decoded; NULL: it is not there, "" when it has none.  Handlers of HTTP_WORK routes, too. */
+const char *http_query(const struct http_exchange *x, const char *name);
+/* On routes with HTTP_KEY_ID, who asks: the http_key_id of its key, or "" where no key is needed. */
+const char *http_owner(const struct http_exchange *x);
 /* The client's X-Request-Id when it was acceptable, else 32 hex digits. */
 const char *http_id(const struct http_exchange *x);
 

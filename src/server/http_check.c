@@ -52,12 +52,34 @@ static bool has_key(struct http_exchange *x)
     if (!auth || strncasecmp(auth, "Bearer ", 7) != 0)
         return false;
     x->holder = http_keys_find(x->h->keys, auth + 7, strlen(auth + 7));
-    return x->holder != NULL;
+    return x->holder && (!x->route || !(x->route->flags & HTTP_KEY_ID) || http_key_id(auth + 7, strlen(auth + 7), x->owner));
 }
 
 const char *http_content_type(const struct http_exchange *x) { return x->body_type[0] ? x->body_type : NULL; }
 
 bool http_is_get(const struct http_exchange *x) { return method_bit(x->method) == HTTP_GET; }
+
+static enum MHD_Result keep_argument(void *cls, enum MHD_ValueKind kind, const char *name, const char *value)
+{
+    struct buf *query = cls;
+    (void)kind;
+    buf_append(query, name, strlen(name) + 1);
+    buf_append(query, value ? value : "", value ? strlen(value) + 1 : 1);
+    return MHD_YES;
+}
+
+const char *http_query(const struct http_exchange *x, const char *name)
+{
+    for (size_t at = 0; at < x->query.len;) {
+        const char *key = x->query.data + at, *value = key + strlen(key) + 1;
+        if (strcmp(key, name) == 0)
+            return value;
+        at += strlen(key) + strlen(value) + 2;
+    }
+    return NULL;
+}
+
+const char *http_owner(const struct http_exchange *x) { return x->owner; }
 
 /* What the headers say that is not decided on: an invalid traceparent counts as none. */
 void http_read_headers(struct http_exchange *x)
@@ -66,6 +88,7 @@ void http_read_headers(struct http_exchange *x)
     if (trace && !http_header_traceparent(trace, x->trace_id, x->span_id))
         x->trace_id[0] = x->span_id[0] = 0;
     const char *type = header(x, "Content-Type");
+    MHD_get_connection_values(x->conn, MHD_GET_ARGUMENT_KIND, keep_argument, &x->query);
     snprintf(x->body_type, sizeof x->body_type, "%s", type ? type : "");
     x->wants_timings = timings && http_header_is_true(timings);
 }
@@ -170,6 +193,10 @@ bool http_check_headers(struct http_exchange *x)
     const char *timeout = header(x, "X-Request-Timeout");
     if (timeout && !http_header_seconds(timeout, &x->timeout_us)) {
         reject(x, 400, "X-Request-Timeout must be a number of seconds above 0, such as 30 or 2.5");
+        return false;
+    }
+    if (x->query.failed) {
+        reject(x, 503, "out of memory for the request");
         return false;
     }
     if (!take_place(x)) {

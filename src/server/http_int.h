@@ -31,6 +31,8 @@ struct http_exchange {
     int64_t timeout_us;                   /* of X-Request-Timeout; 0: none came */
     bool wants_timings;
     struct http_key *holder;              /* whose key it has; NULL: none is needed */
+    char owner[HTTP_KEY_ID_MAX];          /* of HTTP_KEY_ID routes */
+    struct buf query;                     /* name, 0, value, 0 */
     bool entered;                         /* counts against the holder's limits */
     int64_t start_us, first_us;           /* first_us: when the reply began */
     uint64_t key;                         /* in the watcher's map */

@@ -1,6 +1,8 @@
 #include "server/http_keys.h"
 
 #include <errno.h>
+#include <gnutls/crypto.h>
+#include <gnutls/gnutls.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -360,6 +362,22 @@ struct http_key *http_keys_find(struct http_keys *k, const char *given, size_t l
 }
 
 const char *http_key_name(const struct http_key *key) { return key->name; }
+
+bool http_key_id(const char *given, size_t len, char id[HTTP_KEY_ID_MAX])
+{
+    static const char use[] = "quire API key id\n";     /* the same hash for another use would be another */
+    unsigned char sum[32];
+    char text[sizeof use + MAX_KEY];
+    if (len > MAX_KEY)
+        return false;
+    memcpy(text, use, sizeof use);
+    memcpy(text + sizeof use, given, len);
+    bool ok = gnutls_hash_fast(GNUTLS_DIG_SHA256, text, sizeof use + len, sum) == 0;
+    explicit_bzero(text, sizeof text);
+    for (int i = 0; ok && i < (HTTP_KEY_ID_MAX - 1) / 2; i++)
+        snprintf(id + 2 * i, 3, "%02x", sum[i]);
+    return ok;
+}
 
 static double fill_one(double level, int64_t per_minute, double minutes)
 {

@@ -42,6 +42,10 @@ bool http_keys_reload(struct http_keys *k, struct err *e);
 /* The holder of the key given[len]; NULL: nobody.  Valid until http_keys_close. */
 struct http_key *http_keys_find(struct http_keys *k, const char *given, size_t len);
 const char *http_key_name(const struct http_key *key);
+/* A name for the key given[len] that may be written to disk: 32 hex digits, the first half of a SHA-256 over it.  It is the same on every server, and
+ * tells the key only to who can guess it. */
+enum { HTTP_KEY_ID_MAX = 33 };
+bool http_key_id(const char *given, size_t len, char id[HTTP_KEY_ID_MAX]);
 /* Begins a generation request; false: over a limit, e is a 429 that says which and when to try again. */
 bool http_key_enter(struct http_key *key, int64_t now_us, struct api_error *e);
 /* Ends it. */

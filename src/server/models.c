@@ -8,13 +8,14 @@
 #include "base/mem.h"
 #include "base/vec.h"
 
-enum { FAILED_US = 5000000, TICK_MS = 50 };
+enum { FAILED_US = 5000000, TICK_MS = 50, WAIT_LOOK_US = 200000 };
 
 enum state { UNLOADED, QUEUED, LOADING, LOADED, FAILED };
 static const char *const state_names[] = {"unloaded", "queued", "loading", "loaded", "failed"};
 
-/* A parked request.  granted: unparked with a reference to the model that it takes when it runs again. */
-struct parked { struct http_exchange *x; bool granted; };
+/* A parked request, or a thread that waits.  granted: unparked with a reference to the model that it takes when it runs again. */
+struct waiter { bool over; };      /* it was released, granted or not */
+struct parked { struct http_exchange *x; struct waiter *thread; bool granted; };
 
 struct server_model {
     struct server_models *ms;
@@ -50,19 +51,34 @@ struct server_models {
     struct tgi_counts view_tgi;
 
     pthread_mutex_t lock;          /* guards all the above that changes */
-    pthread_cond_t wake;           /* of the loader */
+    pthread_cond_t wake, released; /* of the loader; of waiting threads */
     pthread_t loader;
     bool loader_started, draining, stop;
 };
 
 /* ---- parked requests; the lock is held ---- */
 
-static void unpark_at(struct server_model *m, size_t i)
+static void release(struct server_models *ms, const struct parked *p)
 {
-    struct http_exchange *x = m->parked[i].x;
+    if (p->x) {
+        http_unpark(p->x);
+        return;
+    }
+    p->thread->over = true;
+    pthread_cond_broadcast(&ms->released);
+}
+
+static void forget_at(struct server_model *m, size_t i)
+{
     m->parked[i] = m->parked[--m->n_parked];
     m->ms->n_parked--;
-    http_unpark(x);
+}
+
+static void unpark_at(struct server_model *m, size_t i)
+{
+    struct parked p = m->parked[i];
+    forget_at(m, i);
+    release(m->ms, &p);
 }
 
 /* To be refused. */
@@ -79,7 +95,7 @@ static void grant_all(struct server_model *m)
         if (!m->parked[i].granted) {
             m->parked[i].granted = true;
             m->refs++;
-            http_unpark(m->parked[i].x);
+            release(m->ms, &m->parked[i]);
         }
 }
 
@@ -88,11 +104,25 @@ static bool take_grant(struct server_model *m, const struct http_exchange *x)
 {
     for (size_t i = 0; i < m->n_parked; i++)
         if (m->parked[i].x == x && m->parked[i].granted) {
-            m->parked[i] = m->parked[--m->n_parked];
-            m->ms->n_parked--;
+            forget_at(m, i);
             return true;
         }
     return false;
+}
+
+static bool add_parked(struct server_model *m, struct http_exchange *x, struct waiter *thread, struct api_error *e)
+{
+    struct server_models *ms = m->ms;
+    if (!vec_reserve((void **)&m->parked, &m->cap_parked, m->n_parked + 1, sizeof *m->parked))
+        return api_fail(e, ERR_NOMEM, NULL, "out of memory for the request");
+    m->parked[m->n_parked++] = (struct parked){.x = x, .thread = thread};
+    ms->n_parked++;
+    if (m->state == UNLOADED || m->state == FAILED) {
+        m->state = QUEUED;
+        m->queued = ++ms->clock;
+    }
+    pthread_cond_signal(&ms->wake);
+    return true;
 }
 
 static bool park(struct server_model *m, struct http_exchange *x, struct api_error *e)
@@ -100,16 +130,9 @@ static bool park(struct server_model *m, struct http_exchange *x, struct api_err
     struct server_models *ms = m->ms;
     if (ms->o.max_parked > 0 && ms->n_parked >= ms->o.max_parked)
         return api_fail(e, ERR_OVERLOADED, NULL, "%d requests are waiting for models already", ms->n_parked);
-    if (!vec_reserve((void **)&m->parked, &m->cap_parked, m->n_parked + 1, sizeof *m->parked))
-        return api_fail(e, ERR_NOMEM, NULL, "out of memory for the request");
-    m->parked[m->n_parked++] = (struct parked){.x = x};
-    ms->n_parked++;
+    if (!add_parked(m, x, NULL, e))
+        return false;
     http_park(x);
-    if (m->state == UNLOADED || m->state == FAILED) {
-        m->state = QUEUED;
-        m->queued = ++ms->clock;
-    }
-    pthread_cond_signal(&ms->wake);
     return true;
 }
 
@@ -119,6 +142,8 @@ static void expire(struct server_models *ms)
     for (int k = 0; k < ms->n; k++)
         for (size_t i = ms->models[k].n_parked; i-- > 0;) {
             const struct parked *p = &ms->models[k].parked[i];
+            if (!p->x)
+                continue;          /* it looks for itself */
             int64_t timeout = http_timeout_us(p->x, ms->o.api.request_timeout_us);
             if (!p->granted && ((timeout > 0 && http_age_us(p->x) > timeout) || http_client_gone(p->x)))
                 unpark_at(&ms->models[k], i);
@@ -270,6 +295,13 @@ static struct server_model *idle_model(const struct server_models *ms, int64_t *
     return NULL;
 }
 
+/* With the lock held. */
+static void wait_until(struct server_models *ms, pthread_cond_t *cond, int64_t until_us)
+{
+    struct timespec until = {.tv_sec = (time_t)(until_us / 1000000), .tv_nsec = (long)(until_us % 1000000) * 1000};
+    pthread_cond_timedwait(cond, &ms->lock, &until);
+}
+
 /* With the lock held: until something happens, or until_us, or a tick when parked requests have to be looked at. */
 static void nap(struct server_models *ms, int64_t until_us)
 {
@@ -280,8 +312,7 @@ static void nap(struct server_models *ms, int64_t until_us)
         pthread_cond_wait(&ms->wake, &ms->lock);
         return;
     }
-    struct timespec until = {.tv_sec = (time_t)(until_us / 1000000), .tv_nsec = (long)(until_us % 1000000) * 1000};
-    pthread_cond_timedwait(&ms->wake, &ms->lock, &until);
+    wait_until(ms, &ms->wake, until_us);
 }
 
 static void *loader_main(void *arg)
@@ -325,6 +356,7 @@ static struct server_models *alloc_models(int n, const struct api_opts *api)
     pthread_condattr_init(&attr);
     pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
     pthread_cond_init(&ms->wake, &attr);
+    pthread_cond_init(&ms->released, &attr);
     pthread_condattr_destroy(&attr);
     ms->models = mem_try_zalloc((size_t)n, sizeof *ms->models);
     ms->n = ms->models ? n : 0;
@@ -439,6 +471,7 @@ void server_models_close(struct server_models **pms)
     engine_turns_close(&ms->turns);
     pthread_mutex_destroy(&ms->lock);
     pthread_cond_destroy(&ms->wake);
+    pthread_cond_destroy(&ms->released);
     mem_free(ms->models);
     mem_free(ms);
 }
@@ -541,6 +574,90 @@ enum server_enter server_models_enter(struct server_models *ms, struct http_exch
     }
     buf_free(&name);
     return how;
+}
+
+/* ---- threads ---- */
+
+struct server_model *server_models_named(struct server_models *ms, const char *name) { return ms->one ? &ms->models[0] : find(ms, name); }
+
+bool server_model_is_wanted(struct server_model *m)
+{
+    pthread_mutex_lock(&m->ms->lock);
+    bool wanted = m->closing;
+    pthread_mutex_unlock(&m->ms->lock);
+    return wanted;
+}
+
+static bool still_wanted(struct server_models *ms, bool (*go_on)(void *ctx), void *ctx, struct api_error *e)
+{
+    pthread_mutex_unlock(&ms->lock);
+    bool ok = go_on(ctx);
+    pthread_mutex_lock(&ms->lock);
+    return ok || api_fail(e, ERR_CANCELLED, NULL, "what waited for its model was given up");
+}
+
+/* Waits for its turn; true with *granted: the model is its own.  The lock is held. */
+static bool wait_parked(struct server_model *m, bool (*go_on)(void *ctx), void *ctx, bool *granted, struct api_error *e)
+{
+    struct server_models *ms = m->ms;
+    struct waiter w = {0};
+    *granted = false;
+    if (!add_parked(m, NULL, &w, e))
+        return false;
+    bool ok = true;
+    while (ok && !w.over) {
+        wait_until(ms, &ms->released, clock_now_us() + WAIT_LOOK_US);
+        ok = w.over || still_wanted(ms, go_on, ctx, e);
+    }
+    for (size_t i = m->n_parked; i-- > 0;)
+        if (m->parked[i].thread == &w) {
+            *granted = m->parked[i].granted;
+            forget_at(m, i);
+        }
+    if (!ok && *granted) {         /* at the very moment that it gave up */
+        m->refs--;
+        *granted = false;
+        pthread_cond_signal(&ms->wake);
+    }
+    return ok;
+}
+
+static bool wait_loaded(struct server_model *m, bool (*go_on)(void *ctx), void *ctx, struct api_error *e)
+{
+    struct server_models *ms = m->ms;
+    for (bool asked = false, granted = false;;) {
+        if (ms->draining)
+            return api_fail(e, ERR_DRAINING, NULL, "the server is shutting down");
+        if (!still_wanted(ms, go_on, ctx, e))
+            return false;
+        if (m->state == LOADED && !m->closing) {
+            m->refs++;
+            return true;
+        }
+        if (m->state == FAILED && asked)
+            return refuse_failed(m, e) == SERVER_ENTERED;
+        if (m->state == FAILED && clock_now_us() - m->failed_us < FAILED_US) {
+            wait_until(ms, &ms->released, clock_now_us() + WAIT_LOOK_US);
+            continue;
+        }
+        if (!wait_parked(m, go_on, ctx, &granted, e))
+            return false;
+        if (granted)
+            return true;
+        asked = true;
+    }
+}
+
+bool server_model_wait(struct server_model *m, bool (*go_on)(void *ctx), void *ctx, struct api_error *e)
+{
+    if (m->ms->one)
+        return true;
+    pthread_mutex_lock(&m->ms->lock);
+    bool ok = wait_loaded(m, go_on, ctx, e);
+    if (ok)
+        m->used = ++m->ms->clock;
+    pthread_mutex_unlock(&m->ms->lock);
+    return ok;
 }
 
 void server_model_leave(struct server_model *m)

@@ -56,6 +56,13 @@ enum server_enter { SERVER_ENTERED, SERVER_PARKED, SERVER_REFUSED };
  * handler; it will run again.  REFUSED: e says why, and *m is NULL where the
  * name is nobody's. */
 enum server_enter server_models_enter(struct server_models *ms, struct http_exchange *x, struct server_model **m, struct api_error *e);
+/* For threads that have no exchange: the model that requests with this name ("": without one) get, NULL: the name is nobody's.  One engine gets
+ * all, and its api judges the name. */
+struct server_model *server_models_named(struct server_models *ms, const char *name);
+/* Waits until m is loaded, then as ENTERED.  go_on is asked a few times a second.  False: e says why; ERR_CANCELLED's status when go_on was false. */
+bool server_model_wait(struct server_model *m, bool (*go_on)(void *ctx), void *ctx, struct api_error *e);
+/* Others wait for its place: who keeps it loaded for long should leave, and wait again. */
+bool server_model_is_wanted(struct server_model *m);
 void server_model_leave(struct server_model *m);
 /* The model of that name if it is loaded now ("": the first that is), which nothing will load: NULL otherwise.  Leave it, too. */
 struct server_model *server_models_peek(struct server_models *ms, const char *name);

@@ -196,10 +196,10 @@ static const struct http_route routes[] = {
     {"/load", HTTP_GET, 0, on_load},
     {"/metrics", HTTP_GET, 0, on_metrics},
     {"/v1/embeddings", HTTP_POST, HTTP_JSON | HTTP_WORK | HTTP_LIMITED, server_embeddings},
-    {"/v1/files", HTTP_GET | HTTP_POST, HTTP_WORK, server_files},
-    {"/v1/files/", HTTP_GET | HTTP_DELETE, HTTP_PREFIX | HTTP_WORK, server_file},
-    {"/v1/batches", HTTP_GET | HTTP_POST, HTTP_JSON | HTTP_WORK, server_batches},
-    {"/v1/batches/", HTTP_GET | HTTP_POST, HTTP_PREFIX | HTTP_WORK, server_batch},
+    {"/v1/files", HTTP_GET | HTTP_POST, HTTP_WORK | HTTP_KEY_ID, server_files},
+    {"/v1/files/", HTTP_GET | HTTP_DELETE, HTTP_PREFIX | HTTP_WORK | HTTP_KEY_ID, server_file},
+    {"/v1/batches", HTTP_GET | HTTP_POST, HTTP_JSON | HTTP_WORK | HTTP_KEY_ID, server_batches},
+    {"/v1/batches/", HTTP_GET | HTTP_POST, HTTP_PREFIX | HTTP_WORK | HTTP_KEY_ID, server_batch},
     {"/pooling", HTTP_POST, HTTP_JSON | HTTP_WORK | HTTP_LIMITED, server_pooling},
     {"/score", HTTP_POST, HTTP_JSON | HTTP_WORK | HTTP_LIMITED, server_score},
     {"/v1/score", HTTP_POST, HTTP_JSON | HTTP_WORK | HTTP_LIMITED, server_score},
@@ -286,6 +286,8 @@ void server_close(struct server **ps)
     if (!s)
         return;
     *ps = NULL;
+    if (s->files)
+        files_stop(s->files);            /* before the models, lest its lines fail because of them */
     if (s->models)
         server_models_stop(s->models);   /* so that nothing is parked when the workers end */
     http_close(&s->http);

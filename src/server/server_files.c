@@ -73,14 +73,44 @@ static json_t *upload(struct server *s, struct http_exchange *x, struct api_erro
         api_fail(e, ERR_INVALID, "expires_after", "'expires_after[seconds]' must be a number of seconds");
         return NULL;
     }
-    return files_add(s->files, name, purpose, file.data, file.len, expires, e);
+    const struct files_upload u = {.name = name, .purpose = purpose, .data = file.data, .n_bytes = file.len, .expires_in_s = expires};
+    return files_add(s->files, http_owner(x), &u, e);
 }
 
 /* ---- routes ---- */
 
-static json_t *list_of(struct server *s, const char *prefix)
+/* ?limit, ?after, ?order and, of files, ?purpose. */
+static bool read_page(struct http_exchange *x, int most, int usual, struct files_page *p, struct api_error *e)
 {
-    return json_pack("{s:s,s:o,s:b}", "object", "list", "data", files_list(s->files, prefix), "has_more", 0);
+    const char *limit = http_query(x, "limit"), *order = http_query(x, "order");
+    *p = (struct files_page){.limit = usual, .after = http_query(x, "after"), .purpose = http_query(x, "purpose")};
+    if (p->after && !*p->after)
+        p->after = NULL;
+    if (limit && *limit) {
+        char *end;
+        p->limit = strtoll(limit, &end, 10);
+        if (*end || p->limit < 1 || p->limit > most)
+            return api_fail(e, ERR_INVALID, "limit", "'limit' must be a whole number of 1 to %d, found '%.32s'", most, limit);
+    }
+    if (order && *order && strcmp(order, "asc") != 0 && strcmp(order, "desc") != 0)
+        return api_fail(e, ERR_INVALID, "order", "'order' must be asc or desc, found '%.32s'", order);
+    p->oldest_first = order && strcmp(order, "asc") == 0;
+    return true;
+}
+
+static json_t *list_files(struct server *s, struct http_exchange *x, struct api_error *e)
+{
+    struct files_page p;
+    return read_page(x, 10000, 10000, &p, e) ? files_list(s->files, http_owner(x), &p, e) : NULL;
+}
+
+static json_t *list_batches(struct server *s, struct http_exchange *x, struct api_error *e)
+{
+    struct files_page p;
+    if (!read_page(x, 100, 20, &p, e))
+        return NULL;
+    p.purpose = NULL;              /* batches have none */
+    return files_batch_list(s->files, http_owner(x), &p, e);
 }
 
 void server_files(void *ctx, struct http_exchange *x)
@@ -88,7 +118,7 @@ void server_files(void *ctx, struct http_exchange *x)
     struct server *s = ctx;
     struct api_error e = {.status = 503};
     if (has_files(s, x))
-        answer(x, http_is_get(x) ? list_of(s, "file-") : upload(s, x, &e), &e);
+        answer(x, http_is_get(x) ? list_files(s, x, &e) : upload(s, x, &e), &e);
 }
 
 void server_file(void *ctx, struct http_exchange *x)
@@ -102,12 +132,12 @@ void server_file(void *ctx, struct http_exchange *x)
         return;
     snprintf(id, sizeof id, "%.*s", (int)(slash ? slash - rest : 63), rest);
     if (!http_is_get(x)) {
-        answer(x, files_delete(s->files, id, &e) ? json_pack("{s:s,s:s,s:b}", "id", id, "object", "file", "deleted", 1) : NULL, &e);
+        answer(x, files_delete(s->files, http_owner(x), id, &e) ? json_pack("{s:s,s:s,s:b}", "id", id, "object", "file", "deleted", 1) : NULL, &e);
     } else if (!slash) {
-        answer(x, files_get(s->files, id, &e), &e);
+        answer(x, files_get(s->files, http_owner(x), id, &e), &e);
     } else if (strcmp(slash, "/content") == 0) {
         buf_init(&out, 0);
-        if (files_content(s->files, id, &out, &e))
+        if (files_content(s->files, http_owner(x), id, &out, &e))
             http_reply(x, 200, "application/octet-stream", &out);
         else
             http_reply_error(x, &e);
@@ -123,15 +153,11 @@ static json_t *add_batch(struct server *s, struct http_exchange *x, struct api_e
     struct err err;
     size_t len;
     const char *body = http_body(x, &len);
-    if (!server_models_is_one(s->models)) {
-        api_fail(e, ERR_UNSUPPORTED, NULL, "batches need a server with one model");
-        return NULL;
-    }
     json_t *doc = json_parse(body, len, &err), *j = NULL;
     if (!doc)
         api_fail_err(e, NULL, &err);
     else
-        j = files_batch_add(s->files, doc, e);
+        j = files_batch_add(s->files, http_owner(x), doc, e);
     json_decref(doc);
     return j;
 }
@@ -141,7 +167,7 @@ void server_batches(void *ctx, struct http_exchange *x)
     struct server *s = ctx;
     struct api_error e = {.status = 503};
     if (has_files(s, x))
-        answer(x, http_is_get(x) ? list_of(s, "batch_") : add_batch(s, x, &e), &e);
+        answer(x, http_is_get(x) ? list_batches(s, x, &e) : add_batch(s, x, &e), &e);
 }
 
 void server_batch(void *ctx, struct http_exchange *x)
@@ -158,5 +184,5 @@ void server_batch(void *ctx, struct http_exchange *x)
         http_reply_error(x, &e);
         return;
     }
-    answer(x, slash ? files_batch_cancel(s->files, id, &e) : files_get(s->files, id, &e), &e);
+    answer(x, slash ? files_batch_cancel(s->files, http_owner(x), id, &e) : files_get(s->files, http_owner(x), id, &e), &e);
 }
