@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 #include "base/file.h"
@@ -92,6 +93,8 @@ static bool check(struct packed *p, uint64_t key, struct err *e)
 
 #define HUGE ((size_t)2 << 20)
 #define MOVED_AT_ONCE (16 * HUGE)
+/* Where new memory is slow to come by (a virtual machine whose host has taken it back), moving takes seconds of a core that the first prompts want. */
+#define MOVER_NICE 10
 
 /* An address that huge pages can lie at; what is mapped stays mapped where that fails. */
 static void align_view(struct file_view *v)
@@ -138,6 +141,7 @@ static bool move_piece(const unsigned char *at, size_t n)
 static void *mover_main(void *arg)
 {
     struct packed *p = arg;
+    (void)setpriority(PRIO_PROCESS, (id_t)gettid(), MOVER_NICE);
     size_t whole = p->view.size / HUGE * HUGE;
     for (size_t at = 0; at < whole && !atomic_load(&p->stop); at += MOVED_AT_ONCE)
         if (!move_piece(p->view.data + at, whole - at < MOVED_AT_ONCE ? whole - at : MOVED_AT_ONCE))
