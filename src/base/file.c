@@ -137,15 +137,15 @@ char *file_read(const char *path, size_t max_bytes, size_t *len, struct err *e)
     return text;
 }
 
-static bool write_all(int fd, const char *data, size_t n)
+bool file_write_all(int fd, const void *data, size_t n)
 {
-    while (n) {
-        ssize_t put = write(fd, data, n);
+    for (const char *at = data; n;) {
+        ssize_t put = write(fd, at, n);
         if (put < 0 && errno == EINTR)
             continue;
         if (put < 0)
             return false;
-        data += put;
+        at += put;
         n -= (size_t)put;
     }
     return true;
@@ -192,7 +192,7 @@ bool file_write_atomic(const char *path, const void *data, size_t n, struct err 
     }
     if (stat(path, &st) == 0)
         (void)fchmod(fd, st.st_mode & 0777); /* a replaced file keeps its permissions */
-    bool ok = write_all(fd, data, n) && fsync(fd) == 0;
+    bool ok = file_write_all(fd, data, n) && fsync(fd) == 0;
     if (!ok)
         set_errno(e, "write", path);
     if (close(fd) != 0 && ok)

@@ -20,6 +20,8 @@ void file_view_close(struct file_view *v);   /* leaves an empty view; fine on an
 
 /* Whole content, NUL-terminated (not counted in *len), mem_free it.  Larger than max_bytes is ERR_TOO_LARGE. */
 char *file_read(const char *path, size_t max_bytes, size_t *len, struct err *e);
+/* All n bytes to fd, however the system cuts them; false: errno says why. */
+bool file_write_all(int fd, const void *data, size_t n);
 /* Write to a temporary beside path, fsync, rename: the old or the new content, never half. */
 bool file_write_atomic(const char *path, const void *data, size_t n, struct err *e);
 

@@ -117,7 +117,8 @@ static bool run(struct kernels *k, struct err *e)
     struct dev *d = NULL;
     json_t *result = NULL;
     bool wide = false;
-    if (!engine_parse_activation_dtype(k->activations, &wide, e) || !dev_open(&d, &(struct dev_opts){.n_threads = k->threads, .isa = k->isa, .float_inputs = wide}, e))
+    if (!engine_parse_activation_dtype(k->activations, &wide, e) ||
+        !dev_open(&d, &(struct dev_opts){.n_threads = k->threads, .isa = k->isa, .float_inputs = wide}, e))
         return false;
     if (!k->json)
         printf("%-24s %-50s %12s %8s %9s  %-7s %6s\n", "kernel", "shape", "time", "GB/s", "GOP/s", "limit", "of it");

@@ -218,7 +218,6 @@ static bool open_fwd(struct engine *eng, struct fwd_opts *f, struct err *e)
     return ok;
 }
 
-/* The options' names, the model's headers and the limits that follow. */
 bool engine_parse_activation_dtype(const char *name, bool *float_inputs, struct err *e)
 {
     *float_inputs = name && strcmp(name, "bf16") == 0;
@@ -226,6 +225,7 @@ bool engine_parse_activation_dtype(const char *name, bool *float_inputs, struct 
            err_set(e, ERR_INVALID, "activation-dtype '%s': one of auto, int8, bf16", name);
 }
 
+/* The options' names, the model's headers and the limits that follow. */
 static bool open_headers(struct engine *eng, struct fwd_opts *f, struct err *e)
 {
     const struct engine_opts *o = &eng->opts;
@@ -234,8 +234,8 @@ static bool open_headers(struct engine *eng, struct fwd_opts *f, struct err *e)
         return err_set(e, ERR_INVALID, "load-format '%s' is neither auto nor dummy", o->load_format);
     struct model_opts mo = {.load_format = dummy ? MODEL_LOAD_DUMMY : MODEL_LOAD_AUTO, .dummy_seed = o->seed};
     struct dev_opts dv = {.name = o->device, .n_threads = o->n_threads, .isa = o->isa};
-    return engine_parse_activation_dtype(o->activation_dtype, &dv.float_inputs, e) && parse_dtype("dtype", o->dtype, &f->dtype, e) && parse_kv_dtype(o->kv_cache_dtype, &f->kv_dtype, e) &&
-           fwd_quant_parse(o->quantization, &f->quant, e) && model_open(&eng->model, o->model, &mo, e) && dev_open(&eng->dev, &dv, e) &&
+    return parse_dtype("dtype", o->dtype, &f->dtype, e) && parse_kv_dtype(o->kv_cache_dtype, &f->kv_dtype, e) &&
+           engine_parse_activation_dtype(o->activation_dtype, &dv.float_inputs, e) && fwd_quant_parse(o->quantization, &f->quant, e) && model_open(&eng->model, o->model, &mo, e) && dev_open(&eng->dev, &dv, e) &&
            set_limits(eng, e);
 }
 

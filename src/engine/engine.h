@@ -67,9 +67,9 @@ struct engine_turns;
 struct engine_turns *engine_turns_open(void);   /* NULL: no memory */
 void engine_turns_close(struct engine_turns **t);
 
-/* Loads the model and starts the thread.  Cost: the weights. */
 /* What engine_opts.activation_dtype says, for who opens a device of their own. */
 bool engine_parse_activation_dtype(const char *name, bool *float_inputs, struct err *e);
+/* Loads the model and starts the thread.  Cost: the weights. */
 bool engine_open(struct engine **out, const struct engine_opts *o, struct err *e);
 /* Cancels what is left, joins the thread, frees all.  Streams must have been closed before. */
 void engine_close(struct engine **eng);

@@ -9,6 +9,19 @@
 
 static gemm_prepare_fn gemm_prepare_wide;
 
+#define WIDE_KERNEL(name, format, suffix, isa, operand, rows) \
+    {#name "_wide_" #suffix, isa, NULL, format, operand, rows, gemm_wide_##name##_##suffix, gemm_prepare_wide, 0},
+#define WIDE_KERNELS(suffix, isa, operand, rows) \
+    WIDE_KERNEL(i8, GEMM_I8, suffix, isa, operand, rows) \
+    WIDE_KERNEL(i8_g16, GEMM_I8_G16, suffix, isa, operand, rows) \
+    WIDE_KERNEL(i8_g32, GEMM_I8_G32, suffix, isa, operand, rows) \
+    WIDE_KERNEL(i4, GEMM_I4, suffix, isa, operand, rows) \
+    WIDE_KERNEL(u4_g32, GEMM_U4_G32, suffix, isa, operand, rows) \
+    WIDE_KERNEL(u4_g64, GEMM_U4_G64, suffix, isa, operand, rows) \
+    WIDE_KERNEL(u4_g128, GEMM_U4_G128, suffix, isa, operand, rows) \
+    WIDE_KERNEL(u8_g16, GEMM_U8_G16, suffix, isa, operand, rows) \
+    WIDE_KERNEL(u8_g32, GEMM_U8_G32, suffix, isa, operand, rows)
+
 /* Of one format and kind of inputs, later ones are better. */
 static const struct gemm_kern kernels[] = {
     {"f32_ref", KERN_ISA_SCALAR, NULL, GEMM_F32, GEMM_OPERAND_F32, 8, gemm_tile_f32_ref, gemm_prepare_f32_ref, 0},
@@ -66,42 +79,10 @@ static const struct gemm_kern kernels[] = {
     {"f8_avx512bf16", KERN_ISA_AVX512_BF16, NULL, GEMM_F8, GEMM_OPERAND_BF16, 11, gemm_tile_f8_avx512bf16, gemm_prepare_bf16_avx512bf16, 0},
     {"f8_g128_avx512bf16", KERN_ISA_AVX512_BF16, NULL, GEMM_F8_G128, GEMM_OPERAND_BF16, 11, gemm_tile_f8_g128_avx512bf16, gemm_prepare_bf16_avx512bf16, 0},
     /* Integer weights, inputs that stay floats. */
-    {"i8_wide_ref", KERN_ISA_SCALAR, NULL, GEMM_I8, GEMM_OPERAND_F32, 8, gemm_wide_i8_ref, gemm_prepare_wide, 0},
-    {"i8_g16_wide_ref", KERN_ISA_SCALAR, NULL, GEMM_I8_G16, GEMM_OPERAND_F32, 8, gemm_wide_i8_g16_ref, gemm_prepare_wide, 0},
-    {"i8_g32_wide_ref", KERN_ISA_SCALAR, NULL, GEMM_I8_G32, GEMM_OPERAND_F32, 8, gemm_wide_i8_g32_ref, gemm_prepare_wide, 0},
-    {"i4_wide_ref", KERN_ISA_SCALAR, NULL, GEMM_I4, GEMM_OPERAND_F32, 8, gemm_wide_i4_ref, gemm_prepare_wide, 0},
-    {"u4_g32_wide_ref", KERN_ISA_SCALAR, NULL, GEMM_U4_G32, GEMM_OPERAND_F32, 8, gemm_wide_u4_g32_ref, gemm_prepare_wide, 0},
-    {"u4_g64_wide_ref", KERN_ISA_SCALAR, NULL, GEMM_U4_G64, GEMM_OPERAND_F32, 8, gemm_wide_u4_g64_ref, gemm_prepare_wide, 0},
-    {"u4_g128_wide_ref", KERN_ISA_SCALAR, NULL, GEMM_U4_G128, GEMM_OPERAND_F32, 8, gemm_wide_u4_g128_ref, gemm_prepare_wide, 0},
-    {"u8_g16_wide_ref", KERN_ISA_SCALAR, NULL, GEMM_U8_G16, GEMM_OPERAND_F32, 8, gemm_wide_u8_g16_ref, gemm_prepare_wide, 0},
-    {"u8_g32_wide_ref", KERN_ISA_SCALAR, NULL, GEMM_U8_G32, GEMM_OPERAND_F32, 8, gemm_wide_u8_g32_ref, gemm_prepare_wide, 0},
-    {"i8_wide_avx2", KERN_ISA_AVX2, NULL, GEMM_I8, GEMM_OPERAND_F32, 6, gemm_wide_i8_avx2, gemm_prepare_wide, 0},
-    {"i8_g16_wide_avx2", KERN_ISA_AVX2, NULL, GEMM_I8_G16, GEMM_OPERAND_F32, 6, gemm_wide_i8_g16_avx2, gemm_prepare_wide, 0},
-    {"i8_g32_wide_avx2", KERN_ISA_AVX2, NULL, GEMM_I8_G32, GEMM_OPERAND_F32, 6, gemm_wide_i8_g32_avx2, gemm_prepare_wide, 0},
-    {"i4_wide_avx2", KERN_ISA_AVX2, NULL, GEMM_I4, GEMM_OPERAND_F32, 6, gemm_wide_i4_avx2, gemm_prepare_wide, 0},
-    {"u4_g32_wide_avx2", KERN_ISA_AVX2, NULL, GEMM_U4_G32, GEMM_OPERAND_F32, 6, gemm_wide_u4_g32_avx2, gemm_prepare_wide, 0},
-    {"u4_g64_wide_avx2", KERN_ISA_AVX2, NULL, GEMM_U4_G64, GEMM_OPERAND_F32, 6, gemm_wide_u4_g64_avx2, gemm_prepare_wide, 0},
-    {"u4_g128_wide_avx2", KERN_ISA_AVX2, NULL, GEMM_U4_G128, GEMM_OPERAND_F32, 6, gemm_wide_u4_g128_avx2, gemm_prepare_wide, 0},
-    {"u8_g16_wide_avx2", KERN_ISA_AVX2, NULL, GEMM_U8_G16, GEMM_OPERAND_F32, 6, gemm_wide_u8_g16_avx2, gemm_prepare_wide, 0},
-    {"u8_g32_wide_avx2", KERN_ISA_AVX2, NULL, GEMM_U8_G32, GEMM_OPERAND_F32, 6, gemm_wide_u8_g32_avx2, gemm_prepare_wide, 0},
-    {"i8_wide_avx512", KERN_ISA_AVX512, NULL, GEMM_I8, GEMM_OPERAND_F32, 14, gemm_wide_i8_avx512, gemm_prepare_wide, 0},
-    {"i8_g16_wide_avx512", KERN_ISA_AVX512, NULL, GEMM_I8_G16, GEMM_OPERAND_F32, 14, gemm_wide_i8_g16_avx512, gemm_prepare_wide, 0},
-    {"i8_g32_wide_avx512", KERN_ISA_AVX512, NULL, GEMM_I8_G32, GEMM_OPERAND_F32, 14, gemm_wide_i8_g32_avx512, gemm_prepare_wide, 0},
-    {"i4_wide_avx512", KERN_ISA_AVX512, NULL, GEMM_I4, GEMM_OPERAND_F32, 14, gemm_wide_i4_avx512, gemm_prepare_wide, 0},
-    {"u4_g32_wide_avx512", KERN_ISA_AVX512, NULL, GEMM_U4_G32, GEMM_OPERAND_F32, 14, gemm_wide_u4_g32_avx512, gemm_prepare_wide, 0},
-    {"u4_g64_wide_avx512", KERN_ISA_AVX512, NULL, GEMM_U4_G64, GEMM_OPERAND_F32, 14, gemm_wide_u4_g64_avx512, gemm_prepare_wide, 0},
-    {"u4_g128_wide_avx512", KERN_ISA_AVX512, NULL, GEMM_U4_G128, GEMM_OPERAND_F32, 14, gemm_wide_u4_g128_avx512, gemm_prepare_wide, 0},
-    {"u8_g16_wide_avx512", KERN_ISA_AVX512, NULL, GEMM_U8_G16, GEMM_OPERAND_F32, 14, gemm_wide_u8_g16_avx512, gemm_prepare_wide, 0},
-    {"u8_g32_wide_avx512", KERN_ISA_AVX512, NULL, GEMM_U8_G32, GEMM_OPERAND_F32, 14, gemm_wide_u8_g32_avx512, gemm_prepare_wide, 0},
-    {"i8_wide_avx512bf16", KERN_ISA_AVX512_BF16, NULL, GEMM_I8, GEMM_OPERAND_BF16, 14, gemm_wide_i8_avx512bf16, gemm_prepare_wide, 0},
-    {"i8_g16_wide_avx512bf16", KERN_ISA_AVX512_BF16, NULL, GEMM_I8_G16, GEMM_OPERAND_BF16, 14, gemm_wide_i8_g16_avx512bf16, gemm_prepare_wide, 0},
-    {"i8_g32_wide_avx512bf16", KERN_ISA_AVX512_BF16, NULL, GEMM_I8_G32, GEMM_OPERAND_BF16, 14, gemm_wide_i8_g32_avx512bf16, gemm_prepare_wide, 0},
-    {"i4_wide_avx512bf16", KERN_ISA_AVX512_BF16, NULL, GEMM_I4, GEMM_OPERAND_BF16, 14, gemm_wide_i4_avx512bf16, gemm_prepare_wide, 0},
-    {"u4_g32_wide_avx512bf16", KERN_ISA_AVX512_BF16, NULL, GEMM_U4_G32, GEMM_OPERAND_BF16, 14, gemm_wide_u4_g32_avx512bf16, gemm_prepare_wide, 0},
-    {"u4_g64_wide_avx512bf16", KERN_ISA_AVX512_BF16, NULL, GEMM_U4_G64, GEMM_OPERAND_BF16, 14, gemm_wide_u4_g64_avx512bf16, gemm_prepare_wide, 0},
-    {"u4_g128_wide_avx512bf16", KERN_ISA_AVX512_BF16, NULL, GEMM_U4_G128, GEMM_OPERAND_BF16, 14, gemm_wide_u4_g128_avx512bf16, gemm_prepare_wide, 0},
-    {"u8_g16_wide_avx512bf16", KERN_ISA_AVX512_BF16, NULL, GEMM_U8_G16, GEMM_OPERAND_BF16, 14, gemm_wide_u8_g16_avx512bf16, gemm_prepare_wide, 0},
-    {"u8_g32_wide_avx512bf16", KERN_ISA_AVX512_BF16, NULL, GEMM_U8_G32, GEMM_OPERAND_BF16, 14, gemm_wide_u8_g32_avx512bf16, gemm_prepare_wide, 0},
+    WIDE_KERNELS(ref, KERN_ISA_SCALAR, GEMM_OPERAND_F32, 8)
+    WIDE_KERNELS(avx2, KERN_ISA_AVX2, GEMM_OPERAND_F32, 6)
+    WIDE_KERNELS(avx512, KERN_ISA_AVX512, GEMM_OPERAND_F32, 14)
+    WIDE_KERNELS(avx512bf16, KERN_ISA_AVX512_BF16, GEMM_OPERAND_BF16, 14)
 };
 enum { N_KERNELS = sizeof kernels / sizeof kernels[0] };
 

@@ -127,32 +127,63 @@ static void pack_i8_groups(enum gemm_format f, uint8_t *panel, int col, int64_t 
     }
 }
 
-static void pack_u4(enum gemm_format f, uint8_t *panel, int col, int64_t k, const float *row, const float *importance)
+/* Codes of K [from, end) of one column; the last unit's missing ones are those of zeros. */
+static void put_codes(enum gemm_format f, uint8_t *panel, int col, int64_t from, int64_t end, const uint8_t *codes)
+{
+    const struct gemm_layout *lay = gemm_layout_of(f);
+    uint8_t *b = unit_at(f, panel, from / lay->unit_k);
+    for (; from < end; from += lay->unit_k, codes += lay->unit_k, b += lay->unit_bytes) {
+        int n = end - from < lay->unit_k ? (int)(end - from) : lay->unit_k;
+        if (f == GEMM_F8 || f == GEMM_F8_G128) {
+            for (int i = 0; i < n; i++)
+                b[gemm_f8_at(col, i)] = codes[i];
+        } else if (lay->unit_bytes == 64) {
+            uint32_t four = 0, *at = (uint32_t *)(void *)(b + col % 16 * 4);
+            memcpy(&four, codes, (size_t)n);
+            *at = col < 16 ? (*at & 0xf0f0f0f0u) | four : (*at & 0x0f0f0f0fu) | four << 4;
+        } else {
+            memcpy(b + 4 * col, codes, (size_t)n);
+        }
+    }
+}
+
+/* A column whose groups are searched for. */
+struct column { const float *row, *importance; int64_t k; };
+
+/* The values and weights of K [from, from + group): what lies past K repeats the last value, so that it pulls the range nowhere, and weighs
+ * nothing.  Returns how many there are. */
+static int column_group(const struct column *c, int64_t from, int group, float *x, float *weight)
+{
+    int n = c->k - from < group ? (int)(c->k - from) : group;
+    for (int i = 0; i < group; i++) {
+        x[i] = c->row[from + (i < n ? i : n - 1)];
+        weight[i] = i >= n ? 0 : c->importance ? c->importance[from + i] : 1;
+    }
+    return n;
+}
+
+static gemm_quant_fn *quant_u4(void)
 {
     enum kern_isa isa = kern_isa_best();
-    gemm_quant_fn *quant = isa >= KERN_ISA_AVX512 ? gemm_quant_u4_avx512 : isa >= KERN_ISA_AVX2 ? gemm_quant_u4_avx2 : gemm_quant_u4_ref;
-    int group = gemm_layout_of(f)->group_units * 4, shift = col < 16 ? 0 : 4;
-    for (int64_t g = 0; g * group < k; g++) {
+    return isa >= KERN_ISA_AVX512 ? gemm_quant_u4_avx512 : isa >= KERN_ISA_AVX2 ? gemm_quant_u4_avx2 : gemm_quant_u4_ref;
+}
+
+static void pack_u4(enum gemm_format f, uint8_t *panel, int col, const struct column *c)
+{
+    gemm_quant_fn *quant = quant_u4();
+    int group = gemm_layout_of(f)->group_units * 4;
+    for (int64_t g = 0; g * group < c->k; g++) {
         float x[GEMM_GROUP_MAX], weight[GEMM_GROUP_MAX];
         uint8_t q[GEMM_GROUP_MAX];
         uint16_t h[2];
-        int n = k - g * group < group ? (int)(k - g * group) : group;
-        /* What lies past K repeats the last value, so that it pulls the range nowhere, and weighs nothing. */
-        for (int i = 0; i < group; i++) {
-            x[i] = row[g * group + (i < n ? i : n - 1)];
-            weight[i] = i >= n ? 0 : importance ? importance[g * group + i] : 1;
-        }
+        int n = column_group(c, g * group, group, x, weight);
         if (isfinite(magnitude(x, n))) {
             quant(x, weight, group, q, &h[0], &h[1]);
         } else {
             memset(q, 0, sizeof q);
             h[0] = h[1] = tensor_f32_to_f16(NAN);
         }
-        uint8_t *b = unit_at(f, panel, g * group / 4) + col % 16 * 4;
-        for (int i = 0; i < n; i++) {
-            uint8_t *at = b + i / 4 * 64 + i % 4;
-            *at = (uint8_t)((*at & (0xf0 >> shift)) | q[i] << shift);
-        }
+        put_codes(f, panel, col, g * group, g * group + n, q);
         memcpy(group_head(f, panel, g) + 2 * col, &h[0], 2);
         memcpy(group_head(f, panel, g) + 64 + 2 * col, &h[1], 2);
     }
@@ -162,72 +193,51 @@ static void pack_u4(enum gemm_format f, uint8_t *panel, int col, int64_t k, cons
 
 enum { I4_GROUP = 32 };
 
-struct i4_column { const float *row, *importance; int64_t k; };
-
-/* The values and weights of group g: what lies past K repeats the last value and weighs nothing.  Returns how many there are. */
-static int i4_group(const struct i4_column *c, int64_t g, float *x, float *weight)
-{
-    int64_t from = g * I4_GROUP;
-    int n = c->k - from < I4_GROUP ? (int)(c->k - from) : I4_GROUP;
-    for (int i = 0; i < I4_GROUP; i++) {
-        x[i] = c->row[from + (i < n ? i : n - 1)];
-        weight[i] = i >= n ? 0 : c->importance ? c->importance[from + i] : 1;
-    }
-    return n;
-}
-
 /* The best float scale of group g, and what its code 8 stands for. */
-static void i4_search(const struct i4_column *c, int64_t g, float out[2])
+static void i4_search(const struct column *c, int64_t g, float out[2])
 {
-    enum kern_isa isa = kern_isa_best();
-    gemm_quant_fn *quant = isa >= KERN_ISA_AVX512 ? gemm_quant_u4_avx512 : isa >= KERN_ISA_AVX2 ? gemm_quant_u4_avx2 : gemm_quant_u4_ref;
     float x[I4_GROUP], weight[I4_GROUP];
     uint8_t q[I4_GROUP];
     uint16_t h[2];
-    i4_group(c, g, x, weight);
-    quant(x, weight, I4_GROUP, q, &h[0], &h[1]);
+    column_group(c, g * I4_GROUP, I4_GROUP, x, weight);
+    quant_u4()(x, weight, I4_GROUP, q, &h[0], &h[1]);
     out[0] = tensor_f16_to_f32(h[0]);
     out[1] = tensor_f16_to_f32(h[1]) + 8 * out[0];
 }
 
 /* The column's scale is the least by which all groups' scales and offsets fit their bytes. */
-static void pack_i4(uint8_t *panel, int col, int64_t k, const float *row, const float *importance)
+static void pack_i4(uint8_t *panel, int col, const struct column *c)
 {
     enum { HELD = 2048 };   /* of longer columns the rest is searched twice */
     enum kern_isa isa = kern_isa_best();
     gemm_quant_i4_fn *quant = isa >= KERN_ISA_AVX512 ? gemm_quant_i4_avx512 : isa >= KERN_ISA_AVX2 ? gemm_quant_i4_avx2 : gemm_quant_i4_ref;
-    const struct i4_column c = {row, importance, k};
-    int64_t groups = (k + I4_GROUP - 1) / I4_GROUP;
+    int64_t groups = (c->k + I4_GROUP - 1) / I4_GROUP;
     float held[HELD][2], d = 0;
-    bool finite = isfinite(magnitude(row, k));
+    bool finite = isfinite(magnitude(c->row, c->k));
     for (int64_t g = 0; finite && g < groups; g++) {
         float found[2];
-        i4_search(&c, g, found);
+        i4_search(c, g, found);
         d = fmaxf(d, fmaxf(found[0] / 255, fabsf(found[1]) / (8 * 127)));
         if (g < HELD)
             memcpy(held[g], found, sizeof found);
     }
     if (!finite)
         d = NAN;
-    memcpy(panel_tail(GEMM_I4, panel, k) + 4 * col, &d, 4);
+    memcpy(panel_tail(GEMM_I4, panel, c->k) + 4 * col, &d, 4);
     for (int64_t g = 0; d > 0 && g < groups; g++) {
         float x[I4_GROUP], weight[I4_GROUP], near[2];
         uint8_t q[I4_GROUP], *head = group_head(GEMM_I4, panel, g / GEMM_I4_GROUPS);
         int8_t offset;
-        int n = i4_group(&c, g, x, weight), shift = col < 16 ? 0 : 4, in = (int)(g % GEMM_I4_GROUPS);
+        int n = column_group(c, g * I4_GROUP, I4_GROUP, x, weight), in = (int)(g % GEMM_I4_GROUPS);
         if (g < HELD)
             memcpy(near, held[g], sizeof near);
         else
-            i4_search(&c, g, near);
+            i4_search(c, g, near);
         near[0] /= d;
         near[1] /= 8 * d;
         quant(x, weight, I4_GROUP, d, near, q, head + gemm_i4_scale_at(col, in), &offset);
         memcpy(head + gemm_i4_offset_at(col, in), &offset, 1);
-        uint8_t *b = unit_at(GEMM_I4, panel, g * I4_GROUP / 4) + col % 16 * 4;
-        for (int i = 0; i < n; i++) {
-            uint8_t *at = b + i / 4 * 64 + i % 4;
-            *at = (uint8_t)((*at & (0xf0 >> shift)) | q[i] << shift);
-        }
+        put_codes(GEMM_I4, panel, col, g * I4_GROUP, g * I4_GROUP + n, q);
     }
 }
 
@@ -245,6 +255,7 @@ static void unpack_i4(uint8_t *panel, int col, int64_t k, float *out)
 
 void gemm_quant_pack(enum gemm_format f, void *panel, int col, int64_t k, const float *row, const float *importance)
 {
+    const struct column c = {row, importance, k};
     if (f == GEMM_I8)
         pack_i8(panel, col, k, row);
     else if (f == GEMM_F8)
@@ -256,29 +267,9 @@ void gemm_quant_pack(enum gemm_format f, void *panel, int col, int64_t k, const 
     else if (f == GEMM_I8_G16 || f == GEMM_I8_G32)
         pack_i8_groups(f, panel, col, k, row);
     else if (f == GEMM_I4)
-        pack_i4(panel, col, k, row, importance);
+        pack_i4(panel, col, &c);
     else
-        pack_u4(f, panel, col, k, row, importance);
-}
-
-/* Codes [from, end) of one column; the last unit's missing ones are those of zeros. */
-static void put_codes(enum gemm_format f, uint8_t *panel, int col, int64_t from, int64_t end, const uint8_t *codes)
-{
-    const struct gemm_layout *lay = gemm_layout_of(f);
-    uint8_t *b = unit_at(f, panel, from / lay->unit_k);
-    for (; from < end; from += lay->unit_k, b += lay->unit_bytes) {
-        int n = end - from < lay->unit_k ? (int)(end - from) : lay->unit_k;
-        if (f == GEMM_F8 || f == GEMM_F8_G128) {
-            for (int i = 0; i < n; i++)
-                b[gemm_f8_at(col, i)] = codes[from + i];
-        } else if (lay->unit_bytes == 64) {
-            uint32_t four = 0, *at = (uint32_t *)(void *)(b + col % 16 * 4);
-            memcpy(&four, codes + from, (size_t)n);
-            *at = col < 16 ? (*at & 0xf0f0f0f0u) | four : (*at & 0x0f0f0f0fu) | four << 4;
-        } else {
-            memcpy(b + 4 * col, codes + from, (size_t)n);
-        }
-    }
+        pack_u4(f, panel, col, &c);
 }
 
 void gemm_pack_codes(enum gemm_format f, void *panel, int col0, int n, int64_t k, const struct gemm_codes *c)
@@ -290,7 +281,7 @@ void gemm_pack_codes(enum gemm_format f, void *panel, int col0, int n, int64_t k
         int64_t end = k - from < group ? k : from + group, g = from / c->group;
         for (int j = 0; j < n; j++) {
             float scale = c->scales[j * c->ld_scales + g], minimum = c->minima ? c->minima[j * c->ld_scales + g] : 0;
-            put_codes(f, panel, col0 + j, from, end, c->codes + j * c->ld);
+            put_codes(f, panel, col0 + j, from, end, c->codes + j * c->ld + from);
             if (!lay->group_units) {
                 memcpy(panel_tail(f, panel, k) + 4 * (col0 + j), &scale, 4);
                 continue;

@@ -84,20 +84,6 @@ void files_journal_close(struct files_journal *j)
     buf_free(&j->record);
 }
 
-static bool write_all(int fd, const char *data, size_t n)
-{
-    while (n > 0) {
-        ssize_t put = write(fd, data, n);
-        if (put < 0 && errno == EINTR)
-            continue;
-        if (put < 0)
-            return false;
-        data += put;
-        n -= (size_t)put;
-    }
-    return true;
-}
-
 bool files_journal_add(struct files_journal *j, struct files_record *r, const char *text, struct err *e)
 {
     char head[HEAD_MAX];
@@ -108,7 +94,7 @@ bool files_journal_add(struct files_journal *j, struct files_record *r, const ch
     buf_append(&j->record, text, r->len);
     if (!buf_putc(&j->record, '\n'))
         return err_set(e, ERR_NOMEM, "out of memory for a batch's answer");
-    if (!write_all(j->fd, j->record.data, j->record.len)) {
+    if (!file_write_all(j->fd, j->record.data, j->record.len)) {
         fail(e, "kept");
         (void)!ftruncate(j->fd, j->end);     /* or the next opening does it */
         return false;

@@ -11,7 +11,20 @@
 #include <cmocka.h>
 #include "base/json.h"
 #include "base/mem.h"
+#include "engine/engine.h"
 #include "server/api.h"
+
+/* An engine with the built-in model, and its api; a's engine is set here. */
+static inline bool api_ask_open(struct engine **eng, struct api **api, const struct engine_opts *o, struct api_opts a)
+{
+    struct err e;
+    bool ok = engine_open(eng, o, &e);
+    a.engine = *eng;
+    ok = ok && api_open(api, &a, &e);
+    if (!ok)
+        print_error("%s\n", e.msg);
+    return ok;
+}
 
 static inline void api_ask_post(void *news) { sem_post(news); }
 

@@ -21,22 +21,12 @@ static struct api *api;
 static int open_all(void **state)
 {
     struct engine_opts o;
-    struct err e;
     (void)state;
     engine_opts_default(&o);
     o.max_num_seqs = 16;
     o.num_kv_blocks = 257;
     o.n_threads = 2;
-    if (!engine_open(&eng, &o, &e)) {
-        print_error("%s\n", e.msg);
-        return -1;
-    }
-    struct api_opts a = {.engine = eng, .use_generation_config = true, .prompt_tokens_details = true};
-    if (!api_open(&api, &a, &e)) {
-        print_error("%s\n", e.msg);
-        return -1;
-    }
-    return 0;
+    return api_ask_open(&eng, &api, &o, (struct api_opts){.use_generation_config = true, .prompt_tokens_details = true}) ? 0 : -1;
 }
 
 static int close_all(void **state)

@@ -22,18 +22,12 @@ static struct api *plain, *prioritized;
 static bool open_one(struct engine **e_out, struct api **a_out, bool priority)
 {
     struct engine_opts o;
-    struct err e;
     engine_opts_default(&o);
     o.max_num_seqs = 8;
     o.num_kv_blocks = 257;
     o.n_threads = 2;
     o.priority_scheduling = priority;
-    if (!engine_open(e_out, &o, &e)) {
-        print_error("%s\n", e.msg);
-        return false;
-    }
-    struct api_opts a = {.engine = *e_out, .use_generation_config = true, .prompt_tokens_details = true};
-    return api_open(a_out, &a, &e);
+    return api_ask_open(e_out, a_out, &o, (struct api_opts){.use_generation_config = true, .prompt_tokens_details = true});
 }
 
 static int open_all(void **state)

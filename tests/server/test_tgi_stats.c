@@ -12,6 +12,7 @@
 #include "server/api_int.h"
 #include "server/tgi_int.h"
 #include "server/tgi_stats.h"
+#include "api_ask.h"
 
 static struct engine *eng;
 static struct api *api;
@@ -19,19 +20,12 @@ static struct api *api;
 static int open_all(void **state)
 {
     struct engine_opts o;
-    struct err e;
     (void)state;
     engine_opts_default(&o);
     o.max_num_seqs = 4;
     o.num_kv_blocks = 129;
     o.n_threads = 1;
-    struct api_opts a = {0};
-    if (!engine_open(&eng, &o, &e)) {
-        print_error("%s\n", e.msg);
-        return -1;
-    }
-    a.engine = eng;
-    return api_open(&api, &a, &e) ? 0 : -1;
+    return api_ask_open(&eng, &api, &o, (struct api_opts){0}) ? 0 : -1;
 }
 
 static int close_all(void **state)
@@ -114,8 +108,6 @@ static void failed_steps_are_counted(void **state)
     assert_true(sum.concat.n == ENGINE_TGI_SECONDS && sum.concat.bounds == engine_tgi_seconds);
 }
 
-static void post(void *ctx) { sem_post(ctx); }
-
 /* A generation that is cut off under its reader. */
 static void a_cut_is_told(void **state)
 {
@@ -129,7 +121,7 @@ static void a_cut_is_told(void **state)
     sem_t news;
     sem_init(&news, 0, 0);
     buf_init(&out, 0);
-    struct api_job_opts o = {.notify = post, .notify_ctx = &news};
+    struct api_job_opts o = {.notify = api_ask_post, .notify_ctx = &news};
     assert_true(api_job_open(&job, api, API_COMPLETIONS, body, strlen(body), &o, &e));
     api_job_stats(job, &st);
     assert_true(st.error == 0 && st.max_new == 900 && st.n_prompt > 0);
