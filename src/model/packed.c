@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -17,6 +18,9 @@
 
 static const char magic[8] = {'Q', 'U', 'I', 'R', 'E', 'P', 'K', '1'};
 enum { DATA_ALIGN = 4096 };
+/* Files are written in aligned pieces of this size: file systems with large folios then keep them in huge pages, which a mapping shares. */
+#define BLOCK HUGE
+#define HUGE ((size_t)2 << 20)
 static const int64_t MAX_ENTRIES = 1 << 20;
 
 struct header { char magic[8]; uint64_t key, n_entries, file_bytes, table_hash; };
@@ -33,7 +37,8 @@ struct packed {
 };
 
 struct packed_writer {
-    FILE *file;
+    int fd;
+    unsigned char *block;   /* what is not written yet: the file's bytes from a multiple of BLOCK to offset */
     char *path, *part;
     uint64_t key, offset;
     struct entry *entries;
@@ -91,7 +96,6 @@ static bool check(struct packed *p, uint64_t key, struct err *e)
 
 /* ---- huge pages ---- */
 
-#define HUGE ((size_t)2 << 20)
 #define MOVED_AT_ONCE (16 * HUGE)
 /* Where new memory is slow to come by (a virtual machine whose host has taken it back), moving takes seconds of a core that the first prompts want. */
 #define MOVER_NICE 10
@@ -114,6 +118,26 @@ static void align_view(struct file_view *v)
         munmap(place, (size_t)(aligned - place));
     munmap(aligned + size, room - size - (size_t)(aligned - place));
     v->data = aligned;
+    (void)madvise(aligned, size, MADV_HUGEPAGE);   /* what is not in memory yet is read in huge pages, where the file system has them */
+}
+
+/* Bytes of the mapping at `at` that huge pages of the file hold; 0 where the system does not tell. */
+static size_t mapped_huge(const void *at)
+{
+    FILE *f = fopen("/proc/self/smaps", "re");
+    char line[512];
+    size_t kib = 0;
+    bool ours = false;
+    while (f && fgets(line, sizeof line, f)) {
+        uintptr_t from, to;
+        if (sscanf(line, "%" SCNxPTR "-%" SCNxPTR " ", &from, &to) == 2)
+            ours = (uintptr_t)at >= from && (uintptr_t)at < to;
+        else if (ours && sscanf(line, "FilePmdMapped: %zu kB", &kib) == 1)
+            break;
+    }
+    if (f)
+        fclose(f);
+    return kib << 10;
 }
 
 /* A copy of n bytes (whole huge pages) takes the place of the bytes themselves.  The kernel holds off whoever reads there meanwhile. */
@@ -143,6 +167,8 @@ static void *mover_main(void *arg)
     struct packed *p = arg;
     (void)setpriority(PRIO_PROCESS, (id_t)gettid(), MOVER_NICE);
     size_t whole = p->view.size / HUGE * HUGE;
+    if (mapped_huge(p->view.data) >= whole / 8 * 7)
+        return NULL;
     for (size_t at = 0; at < whole && !atomic_load(&p->stop); at += MOVED_AT_ONCE)
         if (!move_piece(p->view.data + at, whole - at < MOVED_AT_ONCE ? whole - at : MOVED_AT_ONCE))
             break;
@@ -236,6 +262,31 @@ static bool write_failed(const struct packed_writer *w, struct err *e)
     return err_set(e, ERR_IO, "cannot write %s: %s", w->part, strerror(errno));
 }
 
+/* n more bytes of the file, zeros where data is NULL. */
+static bool put(struct packed_writer *w, const void *data, size_t n, struct err *e)
+{
+    const unsigned char *from = data;
+    while (n > 0) {
+        size_t used = (size_t)(w->offset % BLOCK), direct = n / BLOCK * BLOCK, part = BLOCK - used < n ? BLOCK - used : n;
+        if (from && used == 0 && direct > 0) {
+            if (!file_write_all(w->fd, from, direct))
+                return write_failed(w, e);
+            part = direct;
+        } else {
+            if (from)
+                memcpy(w->block + used, from, part);
+            else
+                memset(w->block + used, 0, part);
+            if (used + part == BLOCK && !file_write_all(w->fd, w->block, BLOCK))
+                return write_failed(w, e);
+        }
+        w->offset += part;
+        n -= part;
+        from = from ? from + part : NULL;
+    }
+    return true;
+}
+
 bool packed_writer_open(struct packed_writer **out, const char *path, uint64_t key, int64_t max_entries, struct err *e)
 {
     *out = NULL;
@@ -245,29 +296,27 @@ bool packed_writer_open(struct packed_writer **out, const char *path, uint64_t k
     size_t len = strlen(path);
     if (!w)
         return err_set(e, ERR_NOMEM, "out of memory");
+    w->fd = -1;
     w->key = key;
     w->cap = max_entries;
     w->path = mem_try_strdup(path);
     w->part = mem_try_alloc(len + 16, 1);
     w->entries = mem_try_zalloc((size_t)max_entries, sizeof *w->entries);
-    if (!w->path || !w->part || !w->entries) {
+    w->block = mem_try_aligned(BLOCK);
+    if (!w->path || !w->part || !w->entries || !w->block) {
         err_set(e, ERR_NOMEM, "out of memory");
         goto fail;
     }
     snprintf(w->part, len + 16, "%s.XXXXXX", path);
     if (!make_folders(path, e))
         goto fail;
-    int fd = mkstemp(w->part);
-    w->file = fd >= 0 ? fdopen(fd, "wb") : NULL;
-    if (!w->file) {
+    w->fd = mkostemp(w->part, O_CLOEXEC);
+    if (w->fd < 0) {
         write_failed(w, e);
-        if (fd >= 0) {
-            close(fd);
-            unlink(w->part);
-        }
         goto fail;
     }
-    w->offset = sizeof(struct header) + (uint64_t)max_entries * sizeof(struct entry);
+    if (!put(w, NULL, sizeof(struct header) + (size_t)max_entries * sizeof(struct entry), e))
+        goto fail;
     *out = w;
     return true;
 fail:
@@ -279,14 +328,15 @@ bool packed_writer_add(struct packed_writer *w, const char *name, const void *da
 {
     if (w->n == w->cap || strlen(name) > PACKED_NAME_MAX)
         return err_set(e, ERR_INTERNAL, "packed weight %s does not fit the table", name);
+    if (!put(w, NULL, (size_t)((DATA_ALIGN - w->offset % DATA_ALIGN) % DATA_ALIGN), e))
+        return false;
     struct entry *t = &w->entries[w->n];
-    t->offset = (w->offset + DATA_ALIGN - 1) / DATA_ALIGN * DATA_ALIGN;
+    t->offset = w->offset;
     t->bytes = bytes;
     t->hash = hash_bytes(data, bytes, 0);
     snprintf(t->name, sizeof t->name, "%s", name);
-    if (fseeko(w->file, (off_t)t->offset, SEEK_SET) != 0 || fwrite(data, 1, bytes, w->file) != bytes)
-        return write_failed(w, e);
-    w->offset = t->offset + bytes;
+    if (!put(w, data, bytes, e))
+        return false;
     w->n++;
     return true;
 }
@@ -296,9 +346,8 @@ static bool finish(struct packed_writer *w, struct err *e)
     struct header h = {.key = w->key, .n_entries = (uint64_t)w->n, .file_bytes = w->offset,
                        .table_hash = hash_bytes(w->entries, (size_t)w->n * sizeof *w->entries, w->key)};
     memcpy(h.magic, magic, sizeof magic);
-    bool ok = fseeko(w->file, 0, SEEK_SET) == 0 && fwrite(&h, sizeof h, 1, w->file) == 1 &&
-              fwrite(w->entries, sizeof *w->entries, (size_t)w->n, w->file) == (size_t)w->n && fflush(w->file) == 0 &&
-              fsync(fileno(w->file)) == 0;
+    bool ok = file_write_all(w->fd, w->block, (size_t)(w->offset % BLOCK)) && lseek(w->fd, 0, SEEK_SET) == 0 && file_write_all(w->fd, &h, sizeof h) &&
+              file_write_all(w->fd, w->entries, (size_t)w->n * sizeof *w->entries) && fsync(w->fd) == 0;
     return ok || write_failed(w, e);
 }
 
@@ -309,9 +358,9 @@ bool packed_writer_close(struct packed_writer **pw, bool commit, struct err *e)
     if (!w)
         return true;
     bool ok = true;
-    if (w->file) {
+    if (w->fd >= 0) {
         ok = !commit || finish(w, e);
-        if (fclose(w->file) != 0 && ok)
+        if (close(w->fd) != 0 && ok)
             ok = write_failed(w, e);
         if (!commit || !ok)
             unlink(w->part);
@@ -321,6 +370,7 @@ bool packed_writer_close(struct packed_writer **pw, bool commit, struct err *e)
     mem_free(w->path);
     mem_free(w->part);
     mem_free(w->entries);
+    mem_free(w->block);
     mem_free(w);
     return ok;
 }

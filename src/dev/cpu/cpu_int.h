@@ -28,7 +28,7 @@
 #include "kern/gemm.h"
 #include "kern/row.h"
 
-enum { CPU_OP_ARGS_BYTES = 256 };
+enum { CPU_OP_ARGS_BYTES = 384 };
 
 struct cpu_op;
 typedef void cpu_op_fn(struct dev *d, const struct cpu_op *op, int phase, int member);

@@ -7,9 +7,16 @@
 #include "dev/cpu/weight_int.h"
 
 enum {
-    LINEAR_ITEM_BYTES = 96 << 10,      /* weights in one work item of few rows: some 5 us of reading */
+    LINEAR_ITEM_BYTES = 96 << 10,      /* weights in the last work items of few rows: some 5 us of reading */
+    LINEAR_FIRST_BYTES = 2 << 20,      /* and at most in the first ones: claiming an item costs a quarter of a microsecond */
+    LINEAR_LEVELS = 8,
     LINEAR_SELF_VALUES = 16384,        /* so many activations each member prepares for itself */
     LINEAR_PREPARE_K = 2048,           /* K of one item of preparing */
+};
+
+/* Items from `item` on have `size` panels, beginning with `panel`. */
+struct level {
+    int32_t item, panel, size;
 };
 
 struct linear {
@@ -17,7 +24,8 @@ struct linear {
     const float *x;
     int64_t ldx;
     const int32_t *order;    /* of the weight's columns, or NULL */
-    int32_t panels_per_item, tiles_per_item, tile_blocks, k_pieces;
+    struct level levels[LINEAR_LEVELS];
+    int32_t n_levels, n_panel_items, tiles_per_item, tile_blocks, k_pieces;
     bool self;
     size_t temp_bytes;       /* of a tile of rows in the weight's order */
 };
@@ -59,23 +67,33 @@ static void prepare(const struct linear *l, void *a, int tile, int64_t piece, fl
     gemm_prepare(j->kern, l->x + row * l->ldx + k0, l->ldx, rows, k, at + (size_t)rows * gemm_act_bytes(j->kern, k0));
 }
 
+/* First panel of an item; its end is the first of the next one. */
+static int64_t item_panel(const struct linear *l, int64_t item)
+{
+    int i = l->n_levels - 1;
+    while (l->levels[i].item > item)
+        i--;
+    int64_t p = l->levels[i].panel + (item - l->levels[i].item) * l->levels[i].size;
+    return p < l->job.n_panels ? p : l->job.n_panels;
+}
+
 static void run_panels(struct dev *d, const struct linear *l, const void *a, void *scratch)
 {
     struct gemm_job job = l->job;
     job.a = a;
     size_t panel_bytes = gemm_panel_bytes(job.kern->format, job.k);
-    int64_t n = ceil_div(job.n_panels, l->panels_per_item) * l->tile_blocks;
+    int64_t n = (int64_t)l->n_panel_items * l->tile_blocks;
     /* Few rows: one item is claimed ahead, so that its first panel can be on its way. */
     bool claim = job.rows.n_tiles <= GEMM_BLOCK_TILES;
     int64_t item = cpu_next(d), ahead;
     for (; item < n; item = ahead) {
         ahead = claim ? cpu_next(d) : n;
-        int64_t p0 = item / l->tile_blocks * l->panels_per_item, p1 = p0 + l->panels_per_item;
+        int64_t p0 = item_panel(l, item / l->tile_blocks), p1 = item_panel(l, item / l->tile_blocks + 1);
         int t0 = (int)(item % l->tile_blocks) * l->tiles_per_item, t1 = t0 + l->tiles_per_item;
         const char *next = NULL;
         if (ahead < n)
-            next = (const char *)job.panels + (size_t)(ahead / l->tile_blocks * l->panels_per_item) * panel_bytes;
-        gemm_run(&job, p0, p1 < job.n_panels ? p1 : job.n_panels, t0, t1 < job.rows.n_tiles ? t1 : job.rows.n_tiles, next, scratch);
+            next = (const char *)job.panels + (size_t)item_panel(l, ahead / l->tile_blocks) * panel_bytes;
+        gemm_run(&job, p0, p1, t0, t1 < job.rows.n_tiles ? t1 : job.rows.n_tiles, next, scratch);
         if (!claim)
             ahead = cpu_next(d);
     }
@@ -100,21 +118,43 @@ static void run_linear(struct dev *d, const struct cpu_op *op, int phase, int me
     }
 }
 
+/* Items of n panels in all, from `first` panels down to `last`: each size halves when what is left would be a last turn of it for every thread.
+ * So claims are few, and threads still end together. */
+static void choose_levels(struct linear *l, int64_t n, int64_t first, int64_t last, int n_threads)
+{
+    int64_t size = first, item = 0, panel = 0, count;
+    l->n_levels = 0;
+    do {
+        if (size < last || l->n_levels == LINEAR_LEVELS - 1)
+            size = last;
+        count = size == last ? ceil_div(n - panel, size) : (n - panel) / size - n_threads;
+        if (count > 0) {
+            l->levels[l->n_levels++] = (struct level){(int32_t)item, (int32_t)panel, (int32_t)size};
+            item += count;
+            panel += count * size;
+        }
+        size /= 2;
+    } while (panel < n);
+    l->n_panel_items = (int32_t)item;
+}
+
 /* Work items: small enough that a member that loses its core holds up little, large enough to pay. */
 static void choose_items(struct linear *l, int n_threads)
 {
     const struct gemm_job *j = &l->job;
     if (j->rows.n_tiles > GEMM_BLOCK_TILES) {
-        l->panels_per_item = GEMM_BLOCK_PANELS;
         l->tile_blocks = (int32_t)ceil_div(j->rows.n_tiles, GEMM_BLOCK_TILES);
         l->tiles_per_item = (int32_t)ceil_div(j->rows.n_tiles, l->tile_blocks);
+        choose_levels(l, j->n_panels, GEMM_BLOCK_PANELS, GEMM_BLOCK_PANELS, n_threads);
         return;
     }
-    int64_t most = ceil_div(j->n_panels, 4 * (int64_t)n_threads);
-    int64_t want = LINEAR_ITEM_BYTES / (int64_t)gemm_panel_bytes(j->kern->format, j->k) / j->rows.n_tiles;
-    l->panels_per_item = (int32_t)(want < 1 ? 1 : want < most ? want : most);
+    int64_t cost = (int64_t)gemm_panel_bytes(j->kern->format, j->k) * j->rows.n_tiles, share = j->n_panels / (2 * (int64_t)n_threads);
+    int64_t first = LINEAR_FIRST_BYTES / cost, last = LINEAR_ITEM_BYTES / cost;
     l->tile_blocks = 1;
     l->tiles_per_item = j->rows.n_tiles;
+    last = last < share ? last : share;
+    first = first < share ? first : share;
+    choose_levels(l, j->n_panels, first, last < 1 ? 1 : last, n_threads);
 }
 
 enum gemm_act dev_cpu_gemm_act(enum dev_act act)
