@@ -22,11 +22,11 @@ int fwd_n_experts(const struct arch *a)
     return a->n_experts + (a->shared_ffn > 0);
 }
 
-/* Bytes a row needs on the device: for each expert it uses, input and middle, before and after they are prepared. */
+/* Bytes a row needs on the device: for each expert it uses, input and middle, before and after they are prepared; and its own input, prepared. */
 static int64_t moe_row_bytes(const struct arch *a)
 {
     int64_t ffn = a->expert_ffn > a->shared_ffn ? a->expert_ffn : a->shared_ffn;
-    return (int64_t)(a->n_experts_used + 1) * 8 * (a->hidden + ffn);
+    return (int64_t)(a->n_experts_used + 1) * 8 * (a->hidden + ffn) + 4 * (int64_t)a->hidden;
 }
 
 int32_t fwd_moe_rows(const struct arch *a)

@@ -148,6 +148,18 @@ int64_t gemm_prepare_step(const struct gemm_kern *kern)
     return float_operand(kern) && !is_wide(kern) ? 2 : 0;
 }
 
+/* Whatever the words of a tile mean, those of its rows alternate. */
+void gemm_prepare_join(const struct gemm_kern *kern, const void *const *rows, int n, int64_t k, void *a)
+{
+    size_t words = gemm_act_bytes(kern, k) / 4;
+    for (int r = 0; r < n; r++) {
+        const uint32_t *src = rows[r];
+        uint32_t *dst = (uint32_t *)a + r;
+        for (size_t i = 0; i < words; i++, dst += n)
+            *dst = src[i];
+    }
+}
+
 gemm_epilogue_fn *gemm_epilogue_get(enum kern_isa isa)
 {
     static gemm_epilogue_fn *const epilogues[KERN_ISA_COUNT] = {

@@ -94,6 +94,8 @@ const struct gemm_kern *gemm_kern_at(int i);
  * into pieces at its multiples. */
 void gemm_prepare(const struct gemm_kern *kern, const float *x, int64_t ldx, int rows, int64_t k, void *a);
 int64_t gemm_prepare_step(const struct gemm_kern *kern);
+/* n rows that were each prepared as a tile of one, as one tile: the same bytes as from gemm_prepare. */
+void gemm_prepare_join(const struct gemm_kern *kern, const void *const *rows, int n, int64_t k, void *a);
 
 /* ---- layouts ---- */
 int64_t gemm_units(enum gemm_format f, int64_t k);            /* K rounded up, in units */

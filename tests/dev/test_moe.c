@@ -71,8 +71,10 @@ static void setup_open(struct setup *s, const char *isa, struct rng *g, enum dev
         int32_t ffn = i == s->n_experts ? s->shared_ffn : s->ffn;
         s->up[i] = random_matrix(g, 2 * ffn, s->hidden);
         s->down[i] = random_matrix(g, s->hidden, ffn);
-        s->wup[i] = pack(s->d, &s->up[i], true, format);
-        s->wdown[i] = pack(s->d, &s->down[i], false, format);
+        /* A shared expert is often kept in a finer format. */
+        enum dev_format own = i == s->n_experts && format > DEV_FMT_BF16 && rng_next_below(g, 2) ? DEV_FMT_BF16 : format;
+        s->wup[i] = pack(s->d, &s->up[i], true, own);
+        s->wdown[i] = pack(s->d, &s->down[i], false, own);
     }
     s->p = (struct dev_moe){ .n_experts = s->n_experts, .n_used = s->n_used, .shared = shared, .renormalize = rng_next_below(g, 2), .routed_scale = 0.75f, .act = DEV_ACT_SILU,
                              .gate_up = s->wup, .down = s->wdown };

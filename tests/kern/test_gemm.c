@@ -6,6 +6,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <cmocka.h>
+#include "base/mem.h"
 #include "kcheck.h"
 #include "kern/gemm.h"
 #include "kern/gemm_int.h"
@@ -128,6 +129,24 @@ static void product_close(struct product *p)
     free(p->seen);
 }
 
+/* Rows prepared one by one and joined are the tile that is prepared at once. */
+static void check_join(const struct gemm_kern *kern, const float *x, int64_t ldx, int rows, int64_t k, const void *tile)
+{
+    size_t act = gemm_act_bytes(kern, k), step = (act + 63) & ~(size_t)63;
+    char *alone = mem_try_aligned(step * (size_t)rows), *joined = mem_try_aligned(act * (size_t)rows);
+    const void *at[GEMM_ROWS_MAX];
+    memset(alone, 0xff, step * (size_t)rows);
+    memset(joined, 0xee, act * (size_t)rows);
+    for (int r = 0; r < rows; r++) {
+        at[r] = alone + (size_t)r * step;
+        gemm_prepare(kern, x + r * ldx, ldx, 1, k, alone + (size_t)r * step);
+    }
+    gemm_prepare_join(kern, at, rows, k, joined);
+    assert_memory_equal(joined, tile, act * (size_t)rows);
+    mem_free(alone);
+    mem_free(joined);
+}
+
 /* Rows [row0, row0 + m) of x through the kernels, cut at random into pieces. */
 static void product_run(struct product *p, struct rng *r, const struct gemm_kern *kern, struct gemm_epilogue epi, bool bias, int row0, int m, float *out)
 {
@@ -142,7 +161,10 @@ static void product_run(struct product *p, struct rng *r, const struct gemm_kern
     for (int t = 0; t < j.rows.n_tiles; t++) {
         int64_t first = gemm_rows_first(&j.rows, t), end = gemm_rows_first(&j.rows, t + 1);
         assert_true(end > first && end - first <= kern->rows_max);
-        gemm_prepare(kern, (float *)p->x.p + (row0 + first) * p->ldx, p->ldx, (int)(end - first), p->k, (char *)p->a.p + (size_t)first * act);
+        const float *x = (float *)p->x.p + (row0 + first) * p->ldx;
+        char *tile = (char *)p->a.p + (size_t)first * act;
+        gemm_prepare(kern, x, p->ldx, (int)(end - first), p->k, tile);
+        check_join(kern, x, p->ldx, (int)(end - first), p->k, tile);
     }
     memset(p->scratch.p, 0xff, p->scratch.bytes);
     for (int64_t q = 0; q < j.n_panels;) {

@@ -2,13 +2,16 @@
  *
  * A row that uses k experts has k slots.  Slots are sorted by expert, so that each expert is one product over its rows:
  *
- *   0 route     each row's experts and weights                         items: rows
+ *   0 route     each row's experts and weights; the row prepared       items: rows
  *   1 group     slots by expert, work of the products                  one item
- *   2 gather    the rows of each expert, prepared                      items: tiles
+ *   2 gather    the rows of each expert                                items: tiles
  *   3 gate, up  act(gate) * up of every slot                           items: pieces of an expert's panels
  *   4 prepare   these                                                  items: tiles
  *   5 down      the outputs of every slot                              items: pieces of an expert's panels
  *   6 combine   a row's slots, weighted, in the order of its choice    items: rows
+ *
+ * A row is prepared once, alone, and its experts' tiles are put together from such rows.  That holds for the experts that have the first
+ * one's kernel and take columns in their own order; rows of others (a shared expert in another format) are prepared for each in phase 2.
  *
  * The products are those of linear.c, so a slot's output depends on its row alone; so does the order of phase 6. */
 #include <assert.h>
@@ -18,27 +21,37 @@
 #include "dev/cpu/weight_int.h"
 
 enum { MOE_ITEM_BYTES = 96 << 10, MOE_PHASES = 7 };
+enum { UP, DOWN };
 
 /* How an expert's product is cut into items. */
 struct cut {
+    const struct gemm_kern *kern;
     int64_t first_item;
     int32_t panels_per_item, tile_blocks, tiles_per_item;
     int32_t first_tile;        /* of this expert among all tiles */
     struct gemm_rows rows;
 };
 
-/* Where things are in the shared scratch. */
-struct places {
-    size_t expert, weight, slot, row, first, up, down, totals, x, h, h_ready, y, end;
+/* An expert that some row uses. */
+struct part {
+    int32_t expert, slot, n;   /* slots [slot, slot + n) */
+    bool join;                 /* its rows are there, prepared */
+    struct cut cut[2];
 };
 
-struct totals { int64_t up_items, down_items; int32_t up_tiles, down_tiles; };
+/* Where things are in the shared scratch. */
+struct places {
+    size_t expert, weight, slot, row, first, parts, totals, row_ready, x, h, h_ready, y, end;
+};
+
+struct totals { int64_t items[2]; int32_t tiles[2], n_parts; };
 
 struct moe {
     struct dev_moe p;
     const float *router, *x;
     float *out, scale;
     int32_t n, k, n_all, hidden, ffn;      /* k slots a row; experts, shared one included; the widest ffn */
+    const struct gemm_kern *kern[2];       /* of the first expert, and so of most */
     struct places at;
 };
 
@@ -57,16 +70,16 @@ static size_t ready_bytes(int32_t k)
 
 static void lay(struct moe *m)
 {
-    size_t slots = (size_t)m->n * (size_t)m->k, experts = (size_t)m->n_all + 1, *end = &m->at.end;
+    size_t rows = (size_t)m->n, slots = rows * (size_t)m->k, experts = (size_t)m->n_all + 1, *end = &m->at.end;
     *end = 0;
     m->at.expert = place(end, slots, sizeof(int32_t));
     m->at.weight = place(end, slots, sizeof(float));
     m->at.slot = place(end, slots, sizeof(int32_t));
     m->at.row = place(end, slots, sizeof(int32_t));
     m->at.first = place(end, experts, sizeof(int32_t));
-    m->at.up = place(end, experts, sizeof(struct cut));
-    m->at.down = place(end, experts, sizeof(struct cut));
+    m->at.parts = place(end, experts, sizeof(struct part));
     m->at.totals = place(end, 1, sizeof(struct totals));
+    m->at.row_ready = place(end, rows, ready_bytes(m->hidden));
     m->at.x = place(end, slots, ready_bytes(m->hidden));
     m->at.h = place(end, slots, (size_t)m->ffn * sizeof(float));
     m->at.h_ready = place(end, slots, ready_bytes(m->ffn));
@@ -78,12 +91,29 @@ static void *in_scratch(const struct dev *d, size_t at)
     return d->scratch + at;
 }
 
+static const struct dev_weight *weight_of(const struct moe *m, int32_t expert, int which)
+{
+    return which == UP ? m->p.gate_up[expert] : m->p.down[expert];
+}
+
+/* Looking a kernel up costs more than routing a row. */
+static const struct gemm_kern *kern_of(const struct dev *d, const struct moe *m, const struct dev_weight *w, int which)
+{
+    return w->format == m->kern[which]->format ? m->kern[which] : gemm_kern_get(d->isa, w->format, d->inputs);
+}
+
+/* Row i, prepared alone for the first expert's kernel. */
+static unsigned char *row_ready(const struct dev *d, const struct moe *m, int64_t i)
+{
+    return (unsigned char *)in_scratch(d, m->at.row_ready) + (size_t)i * ready_bytes(m->hidden);
+}
+
 /* ---- routing ---- */
 
-/* Whether expert e's group is among the best: fewer than n_groups_used groups have a better best expert (or as good, and come first). */
-static bool group_is_used(const struct dev_moe *p, const float *logits, int32_t e)
+/* Whether a group is among the best: fewer than n_groups_used groups have a better best expert (or as good, and come first). */
+static bool group_is_used(const struct dev_moe *p, const float *logits, int32_t own)
 {
-    int32_t size = p->n_experts / p->n_groups, own = e / size, better = 0;
+    int32_t size = p->n_experts / p->n_groups, better = 0;
     float own_best = -INFINITY;
     for (int32_t i = own * size; i < (own + 1) * size; i++)
         own_best = logits[i] > own_best ? logits[i] : own_best;
@@ -96,26 +126,40 @@ static bool group_is_used(const struct dev_moe *p, const float *logits, int32_t 
     return better < p->n_groups_used;
 }
 
+/* NaN is worse than everything. */
+static bool better(float x, float than)
+{
+    return x > than || (than != than && x == x);
+}
+
+/* The best experts of [from, end) join the n chosen so far, best first; of equals the lower comes first.  Returns how many there are. */
+static int32_t choose(const struct dev_moe *p, const float *logits, int32_t from, int32_t end, int32_t *expert, int32_t n)
+{
+    for (int32_t e = from; e < end; e++) {
+        float x = logits[e];
+        if (n == p->n_used && !better(x, logits[expert[n - 1]]))
+            continue;
+        int32_t i = n < p->n_used ? n++ : n - 1;
+        for (; i > 0 && better(x, logits[expert[i - 1]]); i--)
+            expert[i] = expert[i - 1];
+        expert[i] = e;
+    }
+    return n;
+}
+
 void dev_moe_route(const struct dev_moe *p, const float *logits, int32_t *expert, float *weight)
 {
-    int32_t used = p->n_used;
-    for (int32_t r = 0; r < used; r++) {
-        int32_t best = -1;
-        for (int32_t e = 0; e < p->n_experts; e++) {
-            bool taken = p->n_groups > 0 && !group_is_used(p, logits, e);
-            for (int32_t i = 0; i < r; i++)
-                taken |= expert[i] == e;
-            /* NaN is never better; all NaN: the first that is free. */
-            if (!taken && (best < 0 || logits[e] > logits[best]))
-                best = e;
-        }
-        expert[r] = best;
-    }
+    int32_t used = p->n_used, groups = p->n_groups > 0 ? p->n_groups : 1, size = p->n_experts / groups, n = 0;
+    for (int32_t g = 0; g < groups; g++)
+        if (p->n_groups <= 0 || group_is_used(p, logits, g))
+            n = choose(p, logits, g * size, (g + 1) * size, expert, n);
     float top = logits[expert[0]], sum = 0.0f;
-    for (int32_t e = 0; e < (p->renormalize ? used : p->n_experts); e++)
-        sum += expf(logits[p->renormalize ? expert[e] : e] - top);
     for (int32_t r = 0; r < used; r++)
-        weight[r] = expf(logits[expert[r]] - top) / sum * p->routed_scale;
+        weight[r] = expf(logits[expert[r]] - top);
+    for (int32_t e = 0; e < (p->renormalize ? used : p->n_experts); e++)
+        sum += p->renormalize ? weight[e] : expf(logits[e] - top);
+    for (int32_t r = 0; r < used; r++)
+        weight[r] = weight[r] / sum * p->routed_scale;
     if (p->shared != DEV_MOE_NO_SHARED) {
         expert[used] = p->n_experts;
         weight[used] = p->shared == DEV_MOE_SHARED ? 1.0f : 1.0f / (1.0f + expf(-logits[p->n_experts]));
@@ -128,8 +172,10 @@ static void route(struct dev *d, const struct moe *m)
     int32_t *expert = in_scratch(d, m->at.expert);
     float *weight = in_scratch(d, m->at.weight);
     for (int64_t i; (i = cpu_next(d) * chunk) < m->n;)
-        for (int64_t row = i; row < i + chunk && row < m->n; row++)
+        for (int64_t row = i; row < i + chunk && row < m->n; row++) {
             dev_moe_route(&m->p, m->router + row * width, expert + row * m->k, weight + row * m->k);
+            gemm_prepare(m->kern[UP], m->x + row * m->hidden, m->hidden, 1, m->hidden, row_ready(d, m, row));
+        }
 }
 
 /* ---- grouping ---- */
@@ -139,32 +185,28 @@ static int64_t ceil_div(int64_t a, int64_t b)
     return (a + b - 1) / b;
 }
 
-static const struct gemm_kern *kern_of(const struct dev *d, const struct dev_weight *w)
+/* Cuts of one product over n rows, as linear.c makes them; adds to the running totals. */
+static struct cut cut_product(const struct gemm_kern *kern, const struct dev_weight *w, int32_t n, int64_t *items, int32_t *tiles)
 {
-    return gemm_kern_get(d->isa, w->format, d->inputs);
+    struct cut c = { .kern = kern, .first_item = *items, .first_tile = *tiles, .rows = gemm_rows_of(kern, n), .tile_blocks = 1 };
+    int32_t n_tiles = c.rows.n_tiles;
+    if (n_tiles > GEMM_BLOCK_TILES)
+        c.tile_blocks = (int32_t)ceil_div(n_tiles, GEMM_BLOCK_TILES);
+    c.tiles_per_item = (int32_t)ceil_div(n_tiles, c.tile_blocks);
+    int64_t want = n_tiles > 1 ? GEMM_BLOCK_PANELS : MOE_ITEM_BYTES / (int64_t)w->panel_bytes;
+    c.panels_per_item = (int32_t)(want < 1 ? 1 : want > w->n_panels ? w->n_panels : want);
+    *items += ceil_div(w->n_panels, c.panels_per_item) * c.tile_blocks;
+    *tiles += n_tiles;
+    return c;
 }
 
-/* Cuts of one product over n rows, as linear.c makes them; adds to the running totals. */
-static void cut_product(const struct dev *d, const struct dev_weight *w, int32_t n, struct cut *c, int64_t *items, int32_t *tiles)
+static void cut_part(const struct dev *d, const struct moe *m, struct part *part, struct totals *t)
 {
-    *c = (struct cut){ .first_item = *items, .first_tile = *tiles, .rows = gemm_rows_of(kern_of(d, w), n) };
-    if (n == 0) {
-        c->rows.n_tiles = 0;
-        c->panels_per_item = c->tile_blocks = c->tiles_per_item = 1;
-        return;
+    for (int which = UP; which <= DOWN; which++) {
+        const struct dev_weight *w = weight_of(m, part->expert, which);
+        part->cut[which] = cut_product(kern_of(d, m, w, which), w, part->n, &t->items[which], &t->tiles[which]);
     }
-    if (c->rows.n_tiles > GEMM_BLOCK_TILES) {
-        c->panels_per_item = GEMM_BLOCK_PANELS;
-        c->tile_blocks = (int32_t)ceil_div(c->rows.n_tiles, GEMM_BLOCK_TILES);
-        c->tiles_per_item = (int32_t)ceil_div(c->rows.n_tiles, c->tile_blocks);
-    } else {
-        int64_t want = MOE_ITEM_BYTES / (int64_t)w->panel_bytes / c->rows.n_tiles;
-        c->panels_per_item = (int32_t)(want < 1 ? 1 : want > w->n_panels ? w->n_panels : want);
-        c->tile_blocks = 1;
-        c->tiles_per_item = c->rows.n_tiles;
-    }
-    *items += ceil_div(w->n_panels, c->panels_per_item) * c->tile_blocks;
-    *tiles += c->rows.n_tiles;
+    part->join = part->cut[UP].kern == m->kern[UP] && !m->p.gate_up[part->expert]->order;
 }
 
 static void group(struct dev *d, const struct moe *m)
@@ -173,101 +215,135 @@ static void group(struct dev *d, const struct moe *m)
         return;
     const int32_t *expert = in_scratch(d, m->at.expert);
     int32_t *first = in_scratch(d, m->at.first), *slot = in_scratch(d, m->at.slot), *row = in_scratch(d, m->at.row);
-    struct cut *up = in_scratch(d, m->at.up), *down = in_scratch(d, m->at.down);
+    struct part *parts = in_scratch(d, m->at.parts);
     struct totals *t = in_scratch(d, m->at.totals);
     int32_t n_slots = m->n * m->k;
     memset(first, 0, ((size_t)m->n_all + 1) * sizeof *first);
     for (int32_t i = 0; i < n_slots; i++)
         first[expert[i] + 1]++;
-    for (int32_t e = 0; e < m->n_all; e++)
+    *t = (struct totals){ 0 };
+    for (int32_t e = 0; e < m->n_all; e++) {
+        int32_t n = first[e + 1];
         first[e + 1] += first[e];
-    /* Rows in ascending order within an expert: the counts are walked as cursors and then put back. */
+        if (n == 0)
+            continue;
+        parts[t->n_parts] = (struct part){ .expert = e, .slot = first[e], .n = n };
+        cut_part(d, m, &parts[t->n_parts++], t);
+    }
+    parts[t->n_parts] = (struct part){ .cut = { { .first_item = INT64_MAX, .first_tile = INT32_MAX }, { .first_item = INT64_MAX, .first_tile = INT32_MAX } } };
+    /* Rows in ascending order within an expert; the counts are walked as cursors. */
     for (int32_t i = 0; i < n_slots; i++) {
         slot[i] = first[expert[i]]++;
         row[slot[i]] = i / m->k;
     }
-    memmove(first + 1, first, (size_t)m->n_all * sizeof *first);
-    first[0] = 0;
-    *t = (struct totals){ 0 };
-    for (int32_t e = 0; e < m->n_all; e++) {
-        int32_t n = first[e + 1] - first[e];
-        cut_product(d, m->p.gate_up[e], n, &up[e], &t->up_items, &t->up_tiles);
-        cut_product(d, m->p.down[e], n, &down[e], &t->down_items, &t->down_tiles);
-    }
-    up[m->n_all] = (struct cut){ .first_item = t->up_items, .first_tile = t->up_tiles };
-    down[m->n_all] = (struct cut){ .first_item = t->down_items, .first_tile = t->down_tiles };
-}
-
-/* The expert whose range holds item (or tile): the last one that starts at or before it and is not empty. */
-static int32_t expert_of(const struct cut *cuts, int32_t n, int64_t at, bool by_tile)
-{
-    int32_t low = 0, high = n;
-    while (high - low > 1) {
-        int32_t mid = low + (high - low) / 2;
-        if ((by_tile ? cuts[mid].first_tile : cuts[mid].first_item) <= at)
-            low = mid;
-        else
-            high = mid;
-    }
-    return low;
 }
 
 /* ---- products ---- */
 
-/* One tile of an expert's rows: gathered from x, or in place in src; prepared at the place of its first slot. */
-static void prepare_tiles(struct dev *d, const struct moe *m, bool second, float *temp)
+static void *ready_at(const struct dev *d, const struct moe *m, const struct part *part, int which)
 {
-    const struct cut *cuts = in_scratch(d, second ? m->at.down : m->at.up);
+    size_t bytes = ready_bytes(which == UP ? m->hidden : m->ffn);
+    return (unsigned char *)in_scratch(d, which == UP ? m->at.x : m->at.h_ready) + (size_t)part->slot * bytes;
+}
+
+/* The prepared tiles of an expert.  A single row is taken from where it is. */
+static const void *tiles_of(const struct dev *d, const struct moe *m, const struct part *part, int which)
+{
+    const int32_t *row = in_scratch(d, m->at.row);
+    return which == UP && part->join && part->n == 1 ? row_ready(d, m, row[part->slot]) : ready_at(d, m, part, which);
+}
+
+/* Rows [r0, r1) of an expert: gathered from x, or in place in h; brought into the weight's order. */
+static void prepare_rows(struct dev *d, const struct moe *m, const struct part *part, int which, int64_t r0, int64_t r1, float *temp, void *ready)
+{
+    const struct dev_weight *w = weight_of(m, part->expert, which);
+    const int32_t *row = (const int32_t *)in_scratch(d, m->at.row) + part->slot;
+    const float *h = (const float *)in_scratch(d, m->at.h) + (int64_t)part->slot * m->ffn;
+    if (which == DOWN && !w->order) {
+        gemm_prepare(part->cut[which].kern, h + r0 * m->ffn, m->ffn, (int)(r1 - r0), w->k, ready);
+        return;
+    }
+    for (int64_t r = r0; r < r1; r++) {
+        const float *x = which == DOWN ? h + r * m->ffn : m->x + (int64_t)row[r] * m->hidden;
+        if (w->order)
+            dev_cpu_take_columns(w->order, w->k, x, temp + (r - r0) * w->k);
+        else
+            memcpy(temp + (r - r0) * w->k, x, (size_t)w->k * sizeof(float));
+    }
+    gemm_prepare(part->cut[which].kern, temp, w->k, (int)(r1 - r0), w->k, ready);
+}
+
+static void join_rows(struct dev *d, const struct moe *m, const struct part *part, int64_t r0, int64_t r1, void *ready)
+{
+    const int32_t *row = (const int32_t *)in_scratch(d, m->at.row) + part->slot;
+    const void *rows[GEMM_ROWS_MAX];
+    for (int64_t r = r0; r < r1; r++)
+        rows[r - r0] = row_ready(d, m, row[r]);
+    gemm_prepare_join(m->kern[UP], rows, (int)(r1 - r0), m->hidden, ready);
+}
+
+static void prepare_tiles(struct dev *d, const struct moe *m, int which, float *temp)
+{
+    const struct part *part = in_scratch(d, m->at.parts);
     const struct totals *t = in_scratch(d, m->at.totals);
-    const int32_t *first = in_scratch(d, m->at.first), *row = in_scratch(d, m->at.row);
-    int64_t n_tiles = second ? t->down_tiles : t->up_tiles;
-    for (int64_t i; (i = cpu_next(d)) < n_tiles;) {
-        int32_t e = expert_of(cuts, m->n_all, i, true);
-        const struct dev_weight *w = second ? m->p.down[e] : m->p.gate_up[e];
-        const struct gemm_kern *kern = kern_of(d, w);
-        int tile = (int)(i - cuts[e].first_tile);
-        int64_t r0 = gemm_rows_first(&cuts[e].rows, tile), r1 = gemm_rows_first(&cuts[e].rows, tile + 1), s0 = first[e] + r0;
-        const float *src = (const float *)in_scratch(d, m->at.h) + s0 * m->ffn;
-        int64_t ld = m->ffn;
-        for (int64_t s = 0; (!second || w->order) && s < r1 - r0; s++) {
-            const float *x = second ? src + s * ld : m->x + (int64_t)row[s0 + s] * m->hidden;
-            if (w->order)
-                dev_cpu_take_columns(w->order, w->k, x, temp + s * w->k);
-            else
-                memcpy(temp + s * m->hidden, x, (size_t)m->hidden * sizeof(float));
-        }
-        if (!second || w->order) {
-            src = temp;
-            ld = w->k;
-        }
-        unsigned char *ready = (unsigned char *)in_scratch(d, second ? m->at.h_ready : m->at.x)
-                             + (size_t)first[e] * ready_bytes(second ? m->ffn : m->hidden);
-        gemm_prepare(kern, src, ld, (int)(r1 - r0), w->k, ready + (size_t)r0 * gemm_act_bytes(kern, w->k));
+    for (int64_t i; (i = cpu_next(d)) < t->tiles[which];) {
+        while (part[1].cut[which].first_tile <= i)
+            part++;
+        const struct cut *c = &part->cut[which];
+        int tile = (int)(i - c->first_tile);
+        int64_t r0 = gemm_rows_first(&c->rows, tile), r1 = gemm_rows_first(&c->rows, tile + 1);
+        unsigned char *ready = (unsigned char *)ready_at(d, m, part, which)
+                             + (size_t)r0 * gemm_act_bytes(c->kern, weight_of(m, part->expert, which)->k);
+        if (which == DOWN || !part->join)
+            prepare_rows(d, m, part, which, r0, r1, temp, ready);
+        else if (part->n > 1)
+            join_rows(d, m, part, r0, r1, ready);
     }
 }
 
-static void run_products(struct dev *d, const struct moe *m, bool second, void *scratch)
+/* Where item's panels begin. */
+static int64_t first_panel(const struct cut *c, int64_t item)
 {
-    const struct cut *cuts = in_scratch(d, second ? m->at.down : m->at.up);
-    const struct totals *t = in_scratch(d, m->at.totals);
-    const int32_t *first = in_scratch(d, m->at.first);
+    return (item - c->first_item) / c->tile_blocks * c->panels_per_item;
+}
+
+static void run_item(struct dev *d, const struct moe *m, const struct part *part, int which, int64_t item, const void *next, void *scratch)
+{
+    const struct cut *c = &part->cut[which];
+    const struct dev_weight *w = weight_of(m, part->expert, which);
     enum gemm_act act = dev_cpu_gemm_act(m->p.act);
-    int64_t n = second ? t->down_items : t->up_items;
-    for (int64_t i; (i = cpu_next(d)) < n;) {
-        int32_t e = expert_of(cuts, m->n_all, i, false);
-        const struct cut *c = &cuts[e];
-        const struct dev_weight *w = second ? m->p.down[e] : m->p.gate_up[e];
-        int64_t ld = second ? m->hidden : m->ffn;
-        struct gemm_job job = {
-            .kern = kern_of(d, w), .epilogue = gemm_epilogue_get(d->isa),
-            .epi = { second ? GEMM_STORE : GEMM_GLU, second ? GEMM_ACT_NONE : act, 1.0f, 0.0f },
-            .panels = w->panels, .bias = w->bias, .k = w->k, .n_panels = w->n_panels, .n_out = second ? w->n_out : w->n_out / 2,
-            .a = (unsigned char *)in_scratch(d, second ? m->at.h_ready : m->at.x) + (size_t)first[e] * ready_bytes(second ? m->ffn : m->hidden),
-            .rows = c->rows, .out = (float *)in_scratch(d, second ? m->at.y : m->at.h) + first[e] * ld, .ldo = ld,
-        };
-        int64_t item = i - c->first_item, p0 = item / c->tile_blocks * c->panels_per_item, p1 = p0 + c->panels_per_item;
-        int t0 = (int)(item % c->tile_blocks) * c->tiles_per_item, t1 = t0 + c->tiles_per_item;
-        gemm_run(&job, p0, p1 < w->n_panels ? p1 : w->n_panels, t0, t1 < c->rows.n_tiles ? t1 : c->rows.n_tiles, NULL, scratch);
+    int64_t ld = which == DOWN ? m->hidden : m->ffn;
+    struct gemm_job job = {
+        .kern = c->kern, .epilogue = gemm_epilogue_get(d->isa),
+        .epi = { which == DOWN ? GEMM_STORE : GEMM_GLU, which == DOWN ? GEMM_ACT_NONE : act, 1.0f, 0.0f },
+        .panels = w->panels, .bias = w->bias, .k = w->k, .n_panels = w->n_panels, .n_out = which == DOWN ? w->n_out : w->n_out / 2,
+        .a = tiles_of(d, m, part, which), .rows = c->rows,
+        .out = (float *)in_scratch(d, which == DOWN ? m->at.y : m->at.h) + part->slot * ld, .ldo = ld,
+    };
+    int64_t p0 = first_panel(c, item), p1 = p0 + c->panels_per_item;
+    int t0 = (int)((item - c->first_item) % c->tile_blocks) * c->tiles_per_item, t1 = t0 + c->tiles_per_item;
+    gemm_run(&job, p0, p1 < w->n_panels ? p1 : w->n_panels, t0, t1 < c->rows.n_tiles ? t1 : c->rows.n_tiles, next, scratch);
+}
+
+/* One item is claimed ahead, so that its first panel, of whichever expert, can be on its way. */
+static void run_products(struct dev *d, const struct moe *m, int which, void *scratch)
+{
+    const struct part *part = in_scratch(d, m->at.parts);
+    const struct totals *t = in_scratch(d, m->at.totals);
+    int64_t n = t->items[which];
+    for (int64_t i = cpu_next(d), ahead; i < n; i = ahead) {
+        ahead = cpu_next(d);
+        while (part[1].cut[which].first_item <= i)
+            part++;
+        const void *next = NULL;
+        if (ahead < n) {
+            const struct part *then = part;
+            while (then[1].cut[which].first_item <= ahead)
+                then++;
+            const struct dev_weight *w = weight_of(m, then->expert, which);
+            next = w->panels + (size_t)first_panel(&then->cut[which], ahead) * w->panel_bytes;
+        }
+        run_item(d, m, part, which, i, next, scratch);
     }
 }
 
@@ -291,12 +367,23 @@ static void run_moe(struct dev *d, const struct cpu_op *op, int phase, int membe
     switch (phase) {
     case 0: route(d, m); break;
     case 1: group(d, m); break;
-    case 2: prepare_tiles(d, m, false, temp); break;
-    case 3: run_products(d, m, false, scratch); break;
-    case 4: prepare_tiles(d, m, true, temp); break;
-    case 5: run_products(d, m, true, scratch); break;
+    case 2: prepare_tiles(d, m, UP, temp); break;
+    case 3: run_products(d, m, UP, scratch); break;
+    case 4: prepare_tiles(d, m, DOWN, temp); break;
+    case 5: run_products(d, m, DOWN, scratch); break;
     default: combine(d, m);
     }
+}
+
+/* Experts may differ in format, and the shared one in its width. */
+static inline bool shapes_fit(const struct moe *m)
+{
+    bool fit = true;
+    for (int32_t e = 0; e < m->n_all; e++) {
+        const struct dev_weight *up = m->p.gate_up[e], *down = m->p.down[e];
+        fit &= up->gated && !down->gated && up->k == m->hidden && down->n_out == m->hidden && down->k == up->n_out / 2 && down->k <= m->ffn;
+    }
+    return fit;
 }
 
 void dev_moe(struct dev *d, const struct dev_moe *p, const float *router, const float *x, float *out, float scale, int32_t n)
@@ -310,17 +397,16 @@ void dev_moe(struct dev *d, const struct dev_moe *p, const float *router, const 
     m.k = p->n_used + shared;
     m.n_all = p->n_experts + shared;
     m.hidden = (int32_t)p->gate_up[0]->k;
-    int64_t bytes = 0;
-    for (int32_t e = 0; e < m.n_all; e++) {
-        const struct dev_weight *up = p->gate_up[e], *down = p->down[e];
-        assert(up->gated && !down->gated && up->k == m.hidden && down->n_out == m.hidden && down->k == up->n_out / 2);
-        m.ffn = down->k > m.ffn ? (int32_t)down->k : m.ffn;
-        bytes += (int64_t)(up->bytes + down->bytes);
-    }
+    const struct dev_weight *ends[] = { p->gate_up[0], p->down[0], p->gate_up[m.n_all - 1], p->down[m.n_all - 1] };
+    m.ffn = (int32_t)(ends[1]->k > ends[3]->k ? ends[1]->k : ends[3]->k);
+    assert(shapes_fit(&m));
+    for (int which = UP; which <= DOWN; which++)
+        m.kern[which] = gemm_kern_get(d->isa, ends[which]->format, d->inputs);
+    int64_t bytes = (int64_t)(ends[0]->bytes + ends[1]->bytes);
     lay(&m);
     /* Of the experts at most one a slot is read. */
-    int64_t read = n * (int64_t)m.k < m.n_all ? bytes / m.n_all * n * m.k : bytes;
-    int64_t macs = 3 * (int64_t)n * m.k * m.hidden * m.ffn;
+    int64_t slots = (int64_t)n * m.k, read = bytes * (slots < m.n_all ? slots : m.n_all);
+    int64_t macs = 3 * slots * m.hidden * m.ffn;
     struct moe *args = cpu_op_add(d, "moe", -1, MOE_PHASES, run_moe, sizeof m, read / 20 + macs / 50);
     *args = m;
     cpu_need(d, m.at.end, gemm_scratch_bytes() + (size_t)GEMM_ROWS_MAX * (size_t)(m.hidden > m.ffn ? m.hidden : m.ffn) * sizeof(float));
