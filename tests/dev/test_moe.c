@@ -11,7 +11,7 @@
 #include "base/rng.h"
 #include "dev/dev.h"
 
-enum { MAX_EXPERTS = 10 };
+enum { MAX_EXPERTS = 10, MAX_WIDTH = 1000 };
 
 struct matrix { float *v; int64_t rows, cols; };
 
@@ -53,14 +53,14 @@ static struct dev_weight *pack(struct dev *d, const struct matrix *m, bool gated
     return w;
 }
 
-static void setup_open(struct setup *s, const char *isa, struct rng *g, enum dev_format format, enum dev_moe_shared shared, int32_t n)
+static void setup_open(struct setup *s, const char *isa, struct rng *g, enum dev_format format, enum dev_moe_shared shared, bool wide, int32_t n)
 {
     struct err e;
     struct dev_opts o = { .n_threads = 3, .isa = isa };
     memset(s, 0, sizeof *s);
     if (!dev_open(&s->d, &o, &e))
         fail_msg("%s", e.msg);
-    s->hidden = 1 + (int32_t)rng_next_below(g, 90);
+    s->hidden = wide ? MAX_WIDTH - (int32_t)rng_next_below(g, 200) : 1 + (int32_t)rng_next_below(g, 90);
     s->ffn = 1 + (int32_t)rng_next_below(g, 70);
     s->shared_ffn = 1 + (int32_t)rng_next_below(g, 100);
     s->n_experts = 1 + (int32_t)rng_next_below(g, MAX_EXPERTS - 1);
@@ -127,7 +127,7 @@ static double dot(const float *a, const double *b, int32_t n)
 
 static void add_expert(const struct setup *s, int32_t e, double weight, const float *x, double *y)
 {
-    double xd[200], h[200];
+    double xd[MAX_WIDTH], h[MAX_WIDTH];
     int32_t ffn = (int32_t)s->down[e].cols;
     for (int32_t i = 0; i < s->hidden; i++)
         xd[i] = x[i];
@@ -178,14 +178,14 @@ static void expected(const struct setup *s, int32_t row, double *y)
         add_expert(s, s->n_experts, s->p.shared == DEV_MOE_SHARED ? 1.0 : 1 / (1 + exp(-logits[s->n_experts])), x, y);
 }
 
-static void check(const char *isa, enum dev_format format, enum dev_moe_shared shared, struct rng *g, int32_t n)
+static void check(const char *isa, enum dev_format format, enum dev_moe_shared shared, struct rng *g, bool wide, int32_t n)
 {
     struct setup s;
-    setup_open(&s, isa, g, format, shared, n);
+    setup_open(&s, isa, g, format, shared, wide, n);
     run(&s, 0, n, s.out);
     double tolerance = format == DEV_FMT_F32 ? 2e-5 : format <= DEV_FMT_BF16 ? 3e-2 : format >= DEV_FMT_I4 && format <= DEV_FMT_U4_G128 ? 1 : 0.4;
-    for (int32_t row = 0; row < n; row++) {
-        double y[200] = { 0 };
+    for (int32_t row = 0; row < n; row += wide ? 60 : 1) {
+        double y[MAX_WIDTH] = { 0 };
         expected(&s, row, y);
         for (int32_t i = 0; i < s.hidden; i++)
             if (!(fabs(0.5 * y[i] - s.out[(int64_t)row * s.hidden + i]) < tolerance))
@@ -194,7 +194,7 @@ static void check(const char *isa, enum dev_format format, enum dev_moe_shared s
     }
     struct err e;
     float *part = dev_alloc(s.d, (size_t)(n * s.hidden) * sizeof(float), &e);
-    for (int32_t from = 0, len; from < n; from += len) {
+    for (int32_t from = 0, len; from < n; from += wide ? len + 60 : len) {
         len = 1 + (int32_t)rng_next_below(g, 5);
         len = len < n - from ? len : n - from;
         memset(part, 0, (size_t)(len * s.hidden) * sizeof *part);
@@ -213,11 +213,22 @@ static void test_moe(void **state)
     for (int i = 0; i < 3; i++)
         for (int f = 0; f < DEV_FMT_COUNT; f++)
             for (int round = 0; round < 6; round++)
-                check(isas[i], (enum dev_format)f, (enum dev_moe_shared)(round % 3), &g, round == 5 ? 700 : 1 + (int32_t)rng_next_below(&g, 60));
+                check(isas[i], (enum dev_format)f, (enum dev_moe_shared)(round % 3), &g, false, round == 5 ? 700 : 1 + (int32_t)rng_next_below(&g, 60));
+}
+
+/* So many slots and columns that outputs are added expert by expert; alone, rows are not. */
+static void test_wide(void **state)
+{
+    (void)state;
+    static const char *const isas[] = { "scalar", "avx2", NULL };
+    struct rng g = { .state = 4 };
+    for (int i = 0; i < 3; i++)
+        for (int f = i == 0 ? DEV_FMT_I8 : 0; f < DEV_FMT_COUNT; f += i == 0 ? 3 : 1)
+            check(isas[i], (enum dev_format)f, (enum dev_moe_shared)(f % 3), &g, true, 1500);
 }
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = { cmocka_unit_test(test_moe) };
+    const struct CMUnitTest tests[] = { cmocka_unit_test(test_moe), cmocka_unit_test(test_wide) };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

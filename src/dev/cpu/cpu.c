@@ -63,11 +63,20 @@ fail:
     return false;
 }
 
+static void scratch_free(unsigned char *p, size_t bytes)
+{
+    if (bytes < CPU_MAP_BYTES)
+        mem_free(p);
+    else
+        mem_unmap(p, bytes);
+}
+
 void dev_close(struct dev **dp)
 {
     struct dev *d = *dp;
     if (!d)
         return;
+    size_t n_members = d->team ? (size_t)tpool_size(d->team) : 0;
     tpool_close(&d->team);
     for (size_t i = 0; i < d->n_maps; i++)
         mem_unmap(d->maps[i].p, d->maps[i].bytes);
@@ -77,8 +86,8 @@ void dev_close(struct dev **dp)
     mem_free(d->attn_plans);
     mem_free(d->attn_blocks);
     mem_free(d->events);
-    mem_free(d->scratch);
-    mem_free(d->member_scratch);
+    scratch_free(d->scratch, d->scratch_bytes);
+    scratch_free(d->member_scratch, d->member_bytes * n_members);
     mem_free(d);
     *dp = NULL;
 }
@@ -186,10 +195,10 @@ static bool grow(unsigned char **p, size_t *have, size_t need, size_t n)
     size_t bytes, total;
     if (!mem_add(need, need / 2 + 4095, &bytes) || !mem_mul(bytes & ~(size_t)4095, n, &total))
         return false;
-    unsigned char *q = mem_try_aligned(total);
+    unsigned char *q = total < CPU_MAP_BYTES ? mem_try_aligned(total) : mem_try_map(total);
     if (!q)
         return false;
-    mem_free(*p);
+    scratch_free(*p, *have * n);
     *p = q;
     *have = bytes & ~(size_t)4095;
     return true;

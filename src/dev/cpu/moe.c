@@ -8,12 +8,15 @@
  *   3 gate, up  act(gate) * up of every slot                           items: pieces of an expert's panels
  *   4 prepare   these                                                  items: tiles
  *   5 down      the outputs of every slot                              items: pieces of an expert's panels
- *   6 combine   a row's slots, weighted, in the order of its choice    items: rows
+ *   6 combine   a row's slots, weighted, in the order of the experts   items: rows
+ * or, where there are columns enough for the team,
+ *   5 down      the outputs, weighted and added expert by expert       items: pieces of the columns
+ * which spares writing and reading a row for every slot.
  *
  * A row is prepared once, alone, and its experts' tiles are put together from such rows.  That holds for the experts that have the first
  * one's kernel and take columns in their own order; rows of others (a shared expert in another format) are prepared for each in phase 2.
  *
- * The products are those of linear.c, so a slot's output depends on its row alone; so does the order of phase 6. */
+ * The products are those of linear.c, so a slot's output depends on its row alone; so does the order in which slots are added. */
 #include <assert.h>
 #include <math.h>
 #include <string.h>
@@ -21,6 +24,7 @@
 #include "dev/cpu/weight_int.h"
 
 enum { MOE_ITEM_BYTES = 96 << 10, MOE_PHASES = 7 };
+enum { ADD_VALUES = 1 << 20, ADD_PANELS = 4 };
 enum { UP, DOWN };
 
 /* How an expert's product is cut into items. */
@@ -41,7 +45,7 @@ struct part {
 
 /* Where things are in the shared scratch. */
 struct places {
-    size_t expert, weight, slot, row, first, parts, totals, row_ready, x, h, h_ready, y, end;
+    size_t expert, weight, slot, choice, first, parts, totals, row_ready, x, h, h_ready, y, end;
 };
 
 struct totals { int64_t items[2]; int32_t tiles[2], n_parts; };
@@ -51,6 +55,7 @@ struct moe {
     const float *router, *x;
     float *out, scale;
     int32_t n, k, n_all, hidden, ffn;      /* k slots a row; experts, shared one included; the widest ffn */
+    int32_t add_panels;                    /* > 0: the second form of phase 5, so many panels of columns an item */
     const struct gemm_kern *kern[2];       /* of the first expert, and so of most */
     struct places at;
 };
@@ -75,7 +80,7 @@ static void lay(struct moe *m)
     m->at.expert = place(end, slots, sizeof(int32_t));
     m->at.weight = place(end, slots, sizeof(float));
     m->at.slot = place(end, slots, sizeof(int32_t));
-    m->at.row = place(end, slots, sizeof(int32_t));
+    m->at.choice = place(end, slots, sizeof(int32_t));
     m->at.first = place(end, experts, sizeof(int32_t));
     m->at.parts = place(end, experts, sizeof(struct part));
     m->at.totals = place(end, 1, sizeof(struct totals));
@@ -83,7 +88,7 @@ static void lay(struct moe *m)
     m->at.x = place(end, slots, ready_bytes(m->hidden));
     m->at.h = place(end, slots, (size_t)m->ffn * sizeof(float));
     m->at.h_ready = place(end, slots, ready_bytes(m->ffn));
-    m->at.y = place(end, slots, (size_t)m->hidden * sizeof(float));
+    m->at.y = place(end, m->add_panels ? 0 : slots, (size_t)m->hidden * sizeof(float));
 }
 
 static void *in_scratch(const struct dev *d, size_t at)
@@ -166,6 +171,21 @@ void dev_moe_route(const struct dev_moe *p, const float *logits, int32_t *expert
     }
 }
 
+/* By expert, which is the order in which they are added. */
+static void sort_slots(int32_t *expert, float *weight, int32_t n)
+{
+    for (int32_t i = 1; i < n; i++) {
+        int32_t e = expert[i], j = i;
+        float w = weight[i];
+        for (; j > 0 && expert[j - 1] > e; j--) {
+            expert[j] = expert[j - 1];
+            weight[j] = weight[j - 1];
+        }
+        expert[j] = e;
+        weight[j] = w;
+    }
+}
+
 static void route(struct dev *d, const struct moe *m)
 {
     int32_t width = m->p.n_experts + (m->p.shared == DEV_MOE_SHARED_GATED), chunk = cpu_chunk(d, m->n);
@@ -174,6 +194,7 @@ static void route(struct dev *d, const struct moe *m)
     for (int64_t i; (i = cpu_next(d) * chunk) < m->n;)
         for (int64_t row = i; row < i + chunk && row < m->n; row++) {
             dev_moe_route(&m->p, m->router + row * width, expert + row * m->k, weight + row * m->k);
+            sort_slots(expert + row * m->k, weight + row * m->k, m->k);
             gemm_prepare(m->kern[UP], m->x + row * m->hidden, m->hidden, 1, m->hidden, row_ready(d, m, row));
         }
 }
@@ -214,7 +235,7 @@ static void group(struct dev *d, const struct moe *m)
     if (cpu_next(d) != 0)
         return;
     const int32_t *expert = in_scratch(d, m->at.expert);
-    int32_t *first = in_scratch(d, m->at.first), *slot = in_scratch(d, m->at.slot), *row = in_scratch(d, m->at.row);
+    int32_t *first = in_scratch(d, m->at.first), *slot = in_scratch(d, m->at.slot), *choice = in_scratch(d, m->at.choice);
     struct part *parts = in_scratch(d, m->at.parts);
     struct totals *t = in_scratch(d, m->at.totals);
     int32_t n_slots = m->n * m->k;
@@ -234,11 +255,17 @@ static void group(struct dev *d, const struct moe *m)
     /* Rows in ascending order within an expert; the counts are walked as cursors. */
     for (int32_t i = 0; i < n_slots; i++) {
         slot[i] = first[expert[i]]++;
-        row[slot[i]] = i / m->k;
+        choice[slot[i]] = i;
     }
 }
 
 /* ---- products ---- */
+
+/* The row of an expert's r-th slot. */
+static int64_t row_of(const struct dev *d, const struct moe *m, const struct part *part, int64_t r)
+{
+    return ((const int32_t *)in_scratch(d, m->at.choice))[part->slot + r] / m->k;
+}
 
 static void *ready_at(const struct dev *d, const struct moe *m, const struct part *part, int which)
 {
@@ -249,22 +276,20 @@ static void *ready_at(const struct dev *d, const struct moe *m, const struct par
 /* The prepared tiles of an expert.  A single row is taken from where it is. */
 static const void *tiles_of(const struct dev *d, const struct moe *m, const struct part *part, int which)
 {
-    const int32_t *row = in_scratch(d, m->at.row);
-    return which == UP && part->join && part->n == 1 ? row_ready(d, m, row[part->slot]) : ready_at(d, m, part, which);
+    return which == UP && part->join && part->n == 1 ? row_ready(d, m, row_of(d, m, part, 0)) : ready_at(d, m, part, which);
 }
 
 /* Rows [r0, r1) of an expert: gathered from x, or in place in h; brought into the weight's order. */
 static void prepare_rows(struct dev *d, const struct moe *m, const struct part *part, int which, int64_t r0, int64_t r1, float *temp, void *ready)
 {
     const struct dev_weight *w = weight_of(m, part->expert, which);
-    const int32_t *row = (const int32_t *)in_scratch(d, m->at.row) + part->slot;
     const float *h = (const float *)in_scratch(d, m->at.h) + (int64_t)part->slot * m->ffn;
     if (which == DOWN && !w->order) {
         gemm_prepare(part->cut[which].kern, h + r0 * m->ffn, m->ffn, (int)(r1 - r0), w->k, ready);
         return;
     }
     for (int64_t r = r0; r < r1; r++) {
-        const float *x = which == DOWN ? h + r * m->ffn : m->x + (int64_t)row[r] * m->hidden;
+        const float *x = which == DOWN ? h + r * m->ffn : m->x + row_of(d, m, part, r) * m->hidden;
         if (w->order)
             dev_cpu_take_columns(w->order, w->k, x, temp + (r - r0) * w->k);
         else
@@ -275,10 +300,9 @@ static void prepare_rows(struct dev *d, const struct moe *m, const struct part *
 
 static void join_rows(struct dev *d, const struct moe *m, const struct part *part, int64_t r0, int64_t r1, void *ready)
 {
-    const int32_t *row = (const int32_t *)in_scratch(d, m->at.row) + part->slot;
     const void *rows[GEMM_ROWS_MAX];
     for (int64_t r = r0; r < r1; r++)
-        rows[r - r0] = row_ready(d, m, row[r]);
+        rows[r - r0] = row_ready(d, m, row_of(d, m, part, r));
     gemm_prepare_join(m->kern[UP], rows, (int)(r1 - r0), m->hidden, ready);
 }
 
@@ -347,6 +371,51 @@ static void run_products(struct dev *d, const struct moe *m, int which, void *sc
     }
 }
 
+/* Tiles [t0, t1) of an expert times `panels` panels from p0 of its second weight, added to the rows of out. */
+static void add_tiles(struct dev *d, const struct moe *m, const struct part *part, int64_t p0, int64_t panels, int t0, int t1, const void *next,
+                      void *scratch, float *y)
+{
+    const struct cut *c = &part->cut[DOWN];
+    const struct dev_weight *w = weight_of(m, part->expert, DOWN);
+    int64_t r0 = gemm_rows_first(&c->rows, t0), r1 = gemm_rows_first(&c->rows, t1), col = p0 * GEMM_COLS;
+    int32_t cols = (int32_t)(w->n_out - col < panels * GEMM_COLS ? w->n_out - col : panels * GEMM_COLS);
+    int high = c->rows.n_high < t0 ? 0 : c->rows.n_high < t1 ? c->rows.n_high - t0 : t1 - t0;
+    struct gemm_job job = {
+        .kern = c->kern, .epilogue = gemm_epilogue_get(d->isa), .epi = { GEMM_STORE, GEMM_ACT_NONE, 1.0f, 0.0f },
+        .panels = w->panels + (size_t)p0 * w->panel_bytes, .bias = w->bias ? w->bias + col : NULL, .k = w->k, .n_panels = panels, .n_out = cols,
+        .a = (const unsigned char *)tiles_of(d, m, part, DOWN) + (size_t)r0 * gemm_act_bytes(c->kern, w->k),
+        .rows = { t1 - t0, c->rows.low, high }, .out = y, .ldo = panels * GEMM_COLS,
+    };
+    gemm_run(&job, 0, panels, 0, t1 - t0, next, scratch);
+    const int32_t *choice = (const int32_t *)in_scratch(d, m->at.choice) + part->slot;
+    const float *weight = in_scratch(d, m->at.weight);
+    for (int64_t r = r0; r < r1; r++)
+        d->row->add_scaled(m->out + (int64_t)(choice[r] / m->k) * m->hidden + col, y + (r - r0) * job.ldo, weight[choice[r]] * m->scale, cols);
+}
+
+static void add_products(struct dev *d, const struct moe *m, void *scratch, float *y)
+{
+    const struct part *parts = in_scratch(d, m->at.parts);
+    int32_t n_parts = ((const struct totals *)in_scratch(d, m->at.totals))->n_parts;
+    int64_t n_panels = m->p.down[0]->n_panels, n = ceil_div(n_panels, m->add_panels);
+    for (int64_t i = cpu_next(d), ahead; i < n; i = ahead) {
+        ahead = cpu_next(d);
+        int64_t p0 = i * m->add_panels, panels = n_panels - p0 < m->add_panels ? n_panels - p0 : m->add_panels;
+        for (int32_t k = 0; k < n_parts; k++) {
+            const struct part *part = &parts[k], *then = k + 1 < n_parts ? part + 1 : parts;
+            const struct dev_weight *w = weight_of(m, then->expert, DOWN);
+            int64_t then_at = then == part + 1 ? p0 : ahead < n ? ahead * m->add_panels : 0;
+            int n_tiles = part->cut[DOWN].rows.n_tiles;
+            for (int t = 0; t < n_tiles; t += GEMM_BLOCK_TILES) {
+                int end = t + GEMM_BLOCK_TILES < n_tiles ? t + GEMM_BLOCK_TILES : n_tiles;
+                const void *next = end < n_tiles ? weight_of(m, part->expert, DOWN)->panels + (size_t)p0 * w->panel_bytes
+                                                 : w->panels + (size_t)then_at * w->panel_bytes;
+                add_tiles(d, m, part, p0, panels, t, end, next, scratch, y);
+            }
+        }
+    }
+}
+
 static void combine(struct dev *d, const struct moe *m)
 {
     const float *weight = in_scratch(d, m->at.weight), *y = in_scratch(d, m->at.y);
@@ -370,9 +439,21 @@ static void run_moe(struct dev *d, const struct cpu_op *op, int phase, int membe
     case 2: prepare_tiles(d, m, UP, temp); break;
     case 3: run_products(d, m, UP, scratch); break;
     case 4: prepare_tiles(d, m, DOWN, temp); break;
-    case 5: run_products(d, m, DOWN, scratch); break;
+    case 5:
+        if (m->add_panels)
+            add_products(d, m, scratch, temp);
+        else
+            run_products(d, m, DOWN, scratch);
+        break;
     default: combine(d, m);
     }
+}
+
+/* Panels of columns an item, when slots are so many that their outputs would fill the caches, and columns enough to keep the team busy; or 0. */
+static int32_t add_panels(const struct moe *m, int64_t slots, int n_threads)
+{
+    int64_t n = m->p.down[0]->n_panels / (8 * n_threads);
+    return slots * m->hidden < ADD_VALUES ? 0 : (int32_t)(n < ADD_PANELS ? n : ADD_PANELS);
 }
 
 /* Experts may differ in format, and the shared one in its width. */
@@ -403,11 +484,14 @@ void dev_moe(struct dev *d, const struct dev_moe *p, const float *router, const 
     for (int which = UP; which <= DOWN; which++)
         m.kern[which] = gemm_kern_get(d->isa, ends[which]->format, d->inputs);
     int64_t bytes = (int64_t)(ends[0]->bytes + ends[1]->bytes);
+    int64_t slots = (int64_t)n * m.k;
+    m.add_panels = add_panels(&m, slots, tpool_size(d->team));
     lay(&m);
     /* Of the experts at most one a slot is read. */
-    int64_t slots = (int64_t)n * m.k, read = bytes * (slots < m.n_all ? slots : m.n_all);
+    int64_t read = bytes * (slots < m.n_all ? slots : m.n_all);
     int64_t macs = 3 * slots * m.hidden * m.ffn;
-    struct moe *args = cpu_op_add(d, "moe", -1, MOE_PHASES, run_moe, sizeof m, read / 20 + macs / 50);
+    struct moe *args = cpu_op_add(d, "moe", -1, m.add_panels ? MOE_PHASES - 1 : MOE_PHASES, run_moe, sizeof m, read / 20 + macs / 50);
     *args = m;
-    cpu_need(d, m.at.end, gemm_scratch_bytes() + (size_t)GEMM_ROWS_MAX * (size_t)(m.hidden > m.ffn ? m.hidden : m.ffn) * sizeof(float));
+    int64_t temp = GEMM_ROWS_MAX * (int64_t)(m.hidden > m.ffn ? m.hidden : m.ffn), y = (int64_t)GEMM_ROWS_MAX * GEMM_BLOCK_TILES * m.add_panels * GEMM_COLS;
+    cpu_need(d, m.at.end, gemm_scratch_bytes() + (size_t)(temp > y ? temp : y) * sizeof(float));
 }
