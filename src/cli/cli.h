@@ -76,7 +76,7 @@ void cli_hub_progress(void *progress, const struct hub_progress *p);
 struct engine_opts;
 struct cli_engine_flags {
     const char *dtype, *kv_cache_dtype, *load_format, *isa, *quantization, *activation_dtype, *profile, *packed_cache, *log_level, *log_format, *scheduling_policy, *device;
-    int32_t threads, max_model_len, max_num_seqs, max_num_batched_tokens, num_kv_blocks, long_prefill_token_threshold, max_logprobs;
+    int32_t threads, max_model_len, max_num_seqs, max_num_batched_tokens, num_kv_blocks, long_prefill_token_threshold, step_target_ms, max_logprobs;
     double memory_utilization;
     int64_t seed;
     bool enable_prefix_caching;

@@ -34,6 +34,7 @@ void cli_engine_table(struct cli_engine_flags *f, struct cli_opt table[CLI_ENGIN
         {"enable-prefix-caching", 0, CLI_FLAG, &f->enable_prefix_caching, NULL, "share KV pages between equal prefixes", 0, 0},
         {"scheduling-policy", 0, CLI_STR, &f->scheduling_policy, "NAME", "fcfs, or priority: lower values of a request's priority first", 0, 0},
         {"long-prefill-token-threshold", 0, CLI_INT, &f->long_prefill_token_threshold, "N", "most tokens one prompt takes of a step; 0: no bound", 0, 1 << 24},
+        {"step-target-ms", 0, CLI_INT, &f->step_target_ms, "N", "while sequences stream, prompts come in chunks that keep a step to about so many ms, or to twice that of the streams alone; 0: no such limit", 0, 1 << 20},
         {"max-logprobs", 0, CLI_INT, &f->max_logprobs, "N", "most logprobs a request may ask for", 0, 1 << 20},
         {"packed-cache", 0, CLI_STR, &f->packed_cache, "DIR", "where packed weights are kept for the next start; off: nowhere", 0, 0},
         {"profile", 0, CLI_STR, &f->profile, "FILE", "write a Chrome trace of every step and kernel", 0, 0},
@@ -81,6 +82,7 @@ bool cli_engine_opts(struct cli_engine_flags *f, const char *model, struct engin
     o->enable_prefix_caching = f->enable_prefix_caching;
     o->priority_scheduling = by_priority;
     o->long_prefill_token_threshold = f->long_prefill_token_threshold;
+    o->step_target_ms = f->step_target_ms;
     o->max_logprobs = f->max_logprobs;
     o->seed = (uint64_t)f->seed;
     o->packed_cache = f->packed_cache;

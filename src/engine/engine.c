@@ -69,7 +69,8 @@ static bool set_limits(struct engine *eng, struct err *e)
     const struct engine_opts *o = &eng->opts;
     const struct arch *a = model_arch(eng->model);
     struct engine_info *info = &eng->info;
-    if (o->max_model_len < 0 || o->max_num_seqs < 0 || o->max_num_batched_tokens < 0 || o->num_kv_blocks < 0 || o->max_logprobs < 0)
+    if (o->max_model_len < 0 || o->max_num_seqs < 0 || o->max_num_batched_tokens < 0 || o->num_kv_blocks < 0 || o->max_logprobs < 0 ||
+        o->step_target_ms < 0)
         return err_set(e, ERR_INVALID, "engine limits must not be negative");
     if (o->max_model_len > a->max_len && a->pos == ARCH_POS_LEARNED)
         return err_set(e, ERR_INVALID, "max-model-len %d is past the model's %d learned positions", o->max_model_len, a->max_len);
@@ -194,6 +195,7 @@ static bool open_sched(struct engine *eng, struct err *e)
         .window = common_window(model_arch(eng->model)), .long_prefill_threshold = eng->opts.long_prefill_token_threshold,
         .prefix_caching = eng->opts.enable_prefix_caching, .policy = eng->opts.priority_scheduling ? SCHED_PRIORITY : SCHED_FCFS,
     };
+    pace_open(&eng->pace, (int64_t)eng->opts.step_target_ms * 1000000, info->max_num_batched_tokens);
     return sched_open(&eng->sched, &so, e);
 }
 

@@ -42,6 +42,7 @@ struct engine_opts {
     bool enable_prefix_caching;
     bool priority_scheduling;
     int32_t long_prefill_token_threshold;
+    int32_t step_target_ms;       /* > 0: while sequences stream, prompts come in chunks that keep steps to about so long (engine/pace.h) */
     int32_t max_queue;            /* > 0: submissions past so many waiting requests are ERR_OVERLOADED */
     int32_t max_logprobs;         /* 0: 20 */
     uint64_t seed;

@@ -7,6 +7,7 @@
 #include "base/mpsc.h"
 #include "dev/dev.h"
 #include "engine/engine.h"
+#include "engine/pace.h"
 #include "fwd/fwd.h"
 #include "model/model.h"
 #include "sample/sample.h"
@@ -134,6 +135,7 @@ struct engine {
     struct engine_stream *touched;
     int32_t max_logits;
     struct step_space *space;
+    struct pace pace;
     struct trace *trace;
     atomic_bool lost;                   /* the device is gone: everything fails */
     atomic_llong step_began_us;         /* 0: no step is being computed */

@@ -454,6 +454,16 @@ static void note_step(struct engine *eng, const struct sched_plan *plan, const i
         st->n_prefill += plan->items[i].n_new > 1 ? plan->items[i].n_new : 0;
 }
 
+static void note_pace(struct engine *eng, const struct sched_plan *plan, int64_t step_ns)
+{
+    int32_t n_prompt = 0, n_streams = 0;
+    for (int32_t i = 0; i < plan->n_items; i++) {
+        n_prompt += plan->items[i].n_new > 1 ? plan->items[i].n_new : 0;
+        n_streams += plan->items[i].n_new == 1;
+    }
+    pace_note(&eng->pace, step_ns, n_prompt, n_streams);
+}
+
 /* Whether the step computes tokens of any prompt. */
 static bool prefills(const struct sched_plan *plan)
 {
@@ -472,6 +482,7 @@ bool step_run(struct engine *eng)
     struct err e;
     float *logits;
     int64_t t0 = clock_now_ns(), now_us = t0 / 1000;
+    sched_set_mixed_tokens(eng->sched, pace_tokens(&eng->pace));
     sched_plan(eng->sched, now_us, &plan);
     expire(eng, &plan);
     if (plan.n_items == 0)
@@ -495,6 +506,7 @@ bool step_run(struct engine *eng)
     int64_t t4 = clock_now_ns();
     const int64_t t[] = {t0, t1, t2, t3, t4};
     note_step(eng, &plan, t);
+    note_pace(eng, &plan, t4 - t0);
     counted.t_ns = t;
     metrics_step(eng, &counted);
     m->n_steps++;

@@ -1,5 +1,6 @@
 #include "sched/sched.h"
 
+#include <assert.h>
 #include <string.h>
 
 #include "base/mem.h"
@@ -257,6 +258,12 @@ void sched_release_slots(struct sched *s, struct sched_seq *seq, int32_t n)
     seq->slots -= n;
     if (seq->state == SEQ_RUNNING)
         s->slots_used -= n;
+}
+
+void sched_set_mixed_tokens(struct sched *s, int32_t n)
+{
+    assert(n >= 0);
+    s->mixed_tokens = n;
 }
 
 void *sched_user(const struct sched_seq *seq)

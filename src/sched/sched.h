@@ -17,7 +17,8 @@
  *      streams of others.  Then waiting ones in order of (priority, arrival) while budget, slots and
  *      pages allow.  Strict head of line: when the first does not fit, nobody is admitted.  To fit,
  *      there must be pages for all its known tokens beside what the running ones still need
- *      for theirs; chunks of it are computed only then.
+ *      for theirs; chunks of it are computed only then.  While any running sequence needs only one token,
+ *      those that need more share the mixed_tokens of sched_set_mixed_tokens.
  *  R2  A waiting sequence shares the pages of its longest cached prefix, whole pages only and never
  *      all of its tokens: one is computed, for its logits.
  *  R3  When a running sequence needs a page and none is free: evict cached pages (least recently used,
@@ -103,6 +104,9 @@ struct sched_plan {            /* arrays belong to s, valid until the next sched
  * Expired sequences are not in items.  If the step fails do not commit: the next plan begins at the same
  * positions, but copies are not listed again. */
 void sched_plan(struct sched *s, int64_t now_us, struct sched_plan *plan);
+/* From the next plan on, and while a sequence streams (has one token to compute), prompts take at most n >= 1 tokens of a step, so that the
+ * step stays short; 0: no such limit, as in the beginning. */
+void sched_set_mixed_tokens(struct sched *s, int32_t n);
 /* The plan's tokens are now in the cache: advance, publish full pages.  An item whose sequence was
  * ended since sched_plan has seq == NULL and is skipped. */
 void sched_commit(struct sched *s, const struct sched_plan *plan);

@@ -63,6 +63,7 @@ struct sched {
     struct kv_pool *pool;
     struct kv_prefix *prefix;           /* NULL without prefix caching */
     int32_t max_chunk;                  /* most tokens of one sequence in one step */
+    int32_t mixed_tokens;               /* see sched_set_mixed_tokens */
     struct sched_seq *all;              /* list */
     int32_t n_seqs, n_parked;           /* parked: see S2 */
     struct sched_seq **running;         /* [max_num_seqs], sorted by precedence */

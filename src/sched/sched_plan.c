@@ -144,7 +144,8 @@ static void add_item(struct sched *s, struct sched_seq *seq, int32_t n)
 }
 
 /* What is left of a step. */
-struct budget { int32_t tokens, rows; };
+/* prompt: of the tokens, what sequences that have several to compute may take. */
+struct budget { int32_t tokens, rows, prompt; };
 
 /* R8: rows of logits that computing the next n tokens may ask for. */
 static int32_t rows_of(const struct sched_seq *seq, int32_t n)
@@ -158,7 +159,7 @@ static int32_t rows_of(const struct sched_seq *seq, int32_t n)
 /* The next chunk of seq: of n tokens to do, at most so many tokens and rows. */
 static int32_t chunk(const struct sched *s, const struct sched_seq *seq, int32_t n, struct budget most)
 {
-    n = min32(n, min32(s->max_chunk, most.tokens));
+    n = n == 1 ? min32(n, most.tokens) : min32(min32(n, s->max_chunk), min32(most.tokens, most.prompt));
     return rows_of(seq, n) <= most.rows ? n : min32(most.rows, seq->n_prompt - seq->n_computed);
 }
 
@@ -171,18 +172,24 @@ static void grow_running(struct sched *s, struct budget *left, int32_t *n_preemp
         behind.tokens += gap(s->running[i]) == 1;
         behind.rows += gap(s->running[i]) > 0;
     }
+    if (s->mixed_tokens > 0 && behind.tokens > 0)
+        left->prompt = min32(left->prompt, s->mixed_tokens);
     for (int32_t i = 0; i < s->n_running && left->tokens > 0; i++) {
         struct sched_seq *seq = s->running[i];
         int32_t want = gap(seq);
         if (want <= 0)
             continue;
-        behind.tokens -= want == 1;
+        bool prompt = want > 1;
+        behind.tokens -= !prompt;
         behind.rows--;
-        struct budget most = {left->tokens > behind.tokens ? left->tokens - behind.tokens : 1, left->rows - behind.rows};
+        if (prompt && left->prompt == 0)
+            continue;
+        struct budget most = {left->tokens > behind.tokens ? left->tokens - behind.tokens : 1, left->rows - behind.rows, left->prompt};
         want = make_room(s, seq, chunk(s, seq, want, most), n_preempted);
         if (want == 0)
             break;
         left->tokens -= want;
+        left->prompt -= prompt ? want : 0;
         left->rows -= rows_of(seq, want);
         add_item(s, seq, want);
     }
@@ -252,6 +259,7 @@ static bool admit(struct sched *s, struct sched_seq *seq, struct budget *left, i
     seq->wait_plans = 0;
     count_first_admission(s, seq, now_us);
     left->tokens -= want;
+    left->prompt -= want;
     left->rows -= rows_of(seq, want);
     add_item(s, seq, want);
     *promised += pages_to_come(s, seq);
@@ -266,7 +274,7 @@ static int32_t admit_waiting(struct sched *s, struct budget *left, int32_t *n_pr
     int64_t promised = 0;
     for (int32_t i = 0; i < s->n_running && line->n > 0; i++)
         promised += pages_to_come(s, s->running[i]);
-    while (left->tokens > 0 && left->rows > 0 && line->n > 0) {
+    while (left->tokens > 0 && left->prompt > 0 && left->rows > 0 && line->n > 0) {
         if (admit(s, line->items[0], left, &promised, now_us)) {
             n_admitted++;
             continue;
@@ -299,7 +307,7 @@ void sched_plan(struct sched *s, int64_t now_us, struct sched_plan *plan)
     forget_items(s);
     s->n_copies = s->n_expired = 0;
     find_expired(s, 0, now_us);
-    struct budget left = {s->opts.max_batched_tokens, s->opts.max_logit_rows};
+    struct budget left = {s->opts.max_batched_tokens, s->opts.max_logit_rows, s->opts.max_batched_tokens};
     grow_running(s, &left, &n_preempted);
     if (n_preempted == 0)
         n_admitted = admit_waiting(s, &left, &n_preempted, now_us);

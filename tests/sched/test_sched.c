@@ -106,6 +106,33 @@ static void decodes_go_on(void **state)
     sched_close(&s);    /* ends what is left */
 }
 
+/* While somebody streams, all prompts together take mixed_tokens of a step; alone they take the whole of it. */
+static void prompts_beside_streams(void **state)
+{
+    (void)state;
+    struct sched *s = open_sched(&usual);
+    sched_set_mixed_tokens(s, 5);
+    struct sched_seq *a = add(s, (struct sched_request){0}, 0, 12), *b, *c;
+    struct sched_plan p = step(s);
+    expect(&p, 0, a, 0, 12, true);
+    b = add(s, (struct sched_request){.arrival_us = 1}, 1000, 8);
+    c = add(s, (struct sched_request){.arrival_us = 2}, 2000, 6);
+    append(s, a, 7);
+    p = step(s);
+    assert_int_equal(p.n_items, 2);
+    expect(&p, 0, a, 12, 1, true);
+    expect(&p, 1, b, 0, 5, false);
+    append(s, a, 7);
+    p = step(s);
+    assert_int_equal(p.n_items, 3);
+    expect(&p, 1, b, 5, 3, true);
+    expect(&p, 2, c, 0, 2, false);
+    p = step(s);        /* a and b wait for their tokens */
+    assert_int_equal(p.n_items, 1);
+    expect(&p, 0, c, 2, 4, true);
+    sched_close(&s);
+}
+
 static void long_prefill(void **state)
 {
     (void)state;
@@ -634,7 +661,7 @@ int main(void)
         cmocka_unit_test(opening),
         cmocka_unit_test(budget),
         cmocka_unit_test(decodes_go_on),
-        cmocka_unit_test(long_prefill),
+        cmocka_unit_test(prompts_beside_streams), cmocka_unit_test(long_prefill),
         cmocka_unit_test(order),
         cmocka_unit_test(head_of_line),
         cmocka_unit_test(admission_keeps_promises),

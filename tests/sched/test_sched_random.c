@@ -48,6 +48,7 @@ struct world {
     struct seq *live[MAX_LIVE];
     int32_t n_live;
     bool draining;
+    int32_t mixed;
     int32_t templates[N_TEMPLATES][MAX_LEN];
     uint64_t slots[MAX_SLOTS];      /* content written, 0: nothing */
 };
@@ -289,6 +290,20 @@ static int32_t logit_rows(const struct sched_item *it)
     return n;
 }
 
+/* While somebody streams, prompts take no more than they may together. */
+static void check_mixed(const struct world *w, const struct sched_plan *plan)
+{
+    int32_t n_streaming = 0, sum = 0, n;
+    for (int32_t i = 0; i < plan->n_items; i++) {
+        const struct sched_item *it = &plan->items[i];
+        sched_tokens(it->seq, &n);
+        bool streams = n - it->start == 1 && i < plan->n_items - plan->n_admitted;
+        n_streaming += streams;
+        sum += streams ? 0 : it->n_new;
+    }
+    assert_true(w->mixed == 0 || n_streaming == 0 || sum <= w->mixed);
+}
+
 static void check_plan(struct world *w, const struct sched_plan *plan)
 {
     struct sched_stats st;
@@ -310,6 +325,7 @@ static void check_plan(struct world *w, const struct sched_plan *plan)
     }
     assert_int_equal(plan->n_tokens, sum);
     assert_true(sum <= w->o.max_batched_tokens);
+    check_mixed(w, plan);
     assert_int_equal(plan->n_expired, n_due);
     assert_true(n_rows <= w->o.max_logit_rows);
     sched_stats(w->s, &st);
@@ -360,6 +376,10 @@ static void step(struct world *w)
     struct sched_plan plan;
     append_late(w);
     w->now += 1 + (int64_t)below(w, 20);
+    if (chance(w, 200)) {
+        w->mixed = (int32_t)below(w, 12);
+        sched_set_mixed_tokens(w->s, w->mixed);
+    }
     mem_fault_after(1);
     sched_plan(w->s, w->now, &plan);
     assert_false(mem_fault_fired());    /* neither plan nor commit allocates */
