@@ -138,8 +138,10 @@ static void mixture(struct flow *w, const struct fwd_layer *l, const float *in)
     dev_linear(f->d, &STORE, l->lin[ARCH_LIN_ROUTER], in, a->hidden, f->ws.router, width, w->n);
     if (w->capture)
         show_experts(w, &p, in, width);
-    for (int32_t from = 0; from < w->n; from += most) {
-        int32_t n = w->n - from < most ? w->n - from : most;
+    /* Pieces of equal size: each reads the experts it uses, which is nearly all of them even for few rows. */
+    int32_t pieces = (w->n + most - 1) / most;
+    for (int32_t i = 0, from = 0, n; i < pieces; i++, from += n) {
+        n = w->n / pieces + (i < w->n % pieces);
         dev_moe(f->d, &p, f->ws.router + (int64_t)from * width, in + (int64_t)from * a->hidden, w->x + (int64_t)from * a->hidden,
                 a->residual_scale, n);
     }

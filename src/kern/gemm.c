@@ -152,6 +152,10 @@ int64_t gemm_prepare_step(const struct gemm_kern *kern)
 void gemm_prepare_join(const struct gemm_kern *kern, const void *const *rows, int n, int64_t k, void *a)
 {
     size_t words = gemm_act_bytes(kern, k) / 4;
+    if (kern->isa >= KERN_ISA_AVX512 && n > 2) {
+        gemm_join_avx512(rows, n, words, a);
+        return;
+    }
     for (int r = 0; r < n; r++) {
         const uint32_t *src = rows[r];
         uint32_t *dst = (uint32_t *)a + r;

@@ -52,6 +52,9 @@ static inline int gemm_f8_at(int col, int i)
 typedef void gemm_tile_fn(const struct gemm_tile *t);
 typedef void gemm_prepare_fn(const struct gemm_kern *kern, const float *x, int64_t ldx, int rows, int64_t k, void *a);
 
+/* out[i * n + r] = rows[r][i] for n <= 16 rows of 4-byte words. */
+void gemm_join_avx512(const void *const *rows, int n, size_t words, void *out);
+
 /* One group of n values (a multiple of 16, at most GEMM_GROUP_MAX) to 4 bits: x is near scale * q + minimum (f16), by
  * the weighted squared error. */
 enum { GEMM_GROUP_MAX = 128 };

@@ -24,7 +24,7 @@
 #include "dev/cpu/weight_int.h"
 
 enum { MOE_ITEM_BYTES = 96 << 10, MOE_PHASES = 7 };
-enum { ADD_VALUES = 1 << 20, ADD_PANELS = 4 };
+enum { ADD_PANELS = 8 };
 enum { UP, DOWN };
 
 /* How an expert's product is cut into items. */
@@ -449,11 +449,11 @@ static void run_moe(struct dev *d, const struct cpu_op *op, int phase, int membe
     }
 }
 
-/* Panels of columns an item, when slots are so many that their outputs would fill the caches, and columns enough to keep the team busy; or 0. */
-static int32_t add_panels(const struct moe *m, int64_t slots, int n_threads)
+/* Panels of columns an item, when there are some for every member; or 0. */
+static int32_t add_panels(const struct moe *m, int n_threads)
 {
-    int64_t n = m->p.down[0]->n_panels / (8 * n_threads);
-    return slots * m->hidden < ADD_VALUES ? 0 : (int32_t)(n < ADD_PANELS ? n : ADD_PANELS);
+    int64_t n = m->p.down[0]->n_panels / (4 * (int64_t)n_threads);
+    return n < 2 ? 0 : n < ADD_PANELS ? (int32_t)n : ADD_PANELS;
 }
 
 /* Experts may differ in format, and the shared one in its width. */
@@ -484,11 +484,10 @@ void dev_moe(struct dev *d, const struct dev_moe *p, const float *router, const 
     for (int which = UP; which <= DOWN; which++)
         m.kern[which] = gemm_kern_get(d->isa, ends[which]->format, d->inputs);
     int64_t bytes = (int64_t)(ends[0]->bytes + ends[1]->bytes);
-    int64_t slots = (int64_t)n * m.k;
-    m.add_panels = add_panels(&m, slots, tpool_size(d->team));
+    m.add_panels = add_panels(&m, tpool_size(d->team));
     lay(&m);
     /* Of the experts at most one a slot is read. */
-    int64_t read = bytes * (slots < m.n_all ? slots : m.n_all);
+    int64_t slots = (int64_t)n * m.k, read = bytes * (slots < m.n_all ? slots : m.n_all);
     int64_t macs = 3 * slots * m.hidden * m.ffn;
     struct moe *args = cpu_op_add(d, "moe", -1, m.add_panels ? MOE_PHASES - 1 : MOE_PHASES, run_moe, sizeof m, read / 20 + macs / 50);
     *args = m;

@@ -142,3 +142,20 @@ void gemm_prepare_s8_avx512(const struct gemm_kern *kern, const float *x, int64_
             _mm512_mask_storeu_epi32(out + (k0 / 4 + i) * rows, row_mask, v[i]);
     }
 }
+
+void gemm_join_avx512(const void *const *rows, int n, size_t words, void *out)
+{
+    int32_t *dst = out;
+    __mmask16 row_mask = (__mmask16)((1u << n) - 1);
+    for (size_t w = 0; w < words; w += 16, dst += 16 * n) {
+        size_t left = words - w < 16 ? words - w : 16;
+        __mmask16 mask = (__mmask16)((1u << left) - 1);
+        __m512i v[16];
+#pragma GCC unroll 16
+        for (int r = 0; r < 16; r++)
+            v[r] = r < n ? _mm512_maskz_loadu_epi32(mask, (const int32_t *)rows[r] + w) : _mm512_setzero_si512();
+        prepare_transpose(v);
+        for (size_t i = 0; i < left; i++)
+            _mm512_mask_storeu_epi32(dst + i * (size_t)n, row_mask, v[i]);
+    }
+}
