@@ -9,7 +9,7 @@
  *   4 prepare   these                                                  items: tiles
  *   5 down      the outputs of every slot                              items: pieces of an expert's panels
  *   6 combine   a row's slots, weighted, in the order of the experts   items: rows
- * or, where there are columns enough for the team,
+ * or, where there are columns enough for the team and experts are narrow,
  *   5 down      the outputs, weighted and added expert by expert       items: pieces of the columns
  * which spares writing and reading a row for every slot.
  *
@@ -24,7 +24,7 @@
 #include "dev/cpu/weight_int.h"
 
 enum { MOE_ITEM_BYTES = 96 << 10, MOE_PHASES = 7 };
-enum { ADD_PANELS = 8 };
+enum { ADD_PANELS = 8, ADD_FFN = 4096 };
 enum { UP, DOWN };
 
 /* How an expert's product is cut into items. */
@@ -449,11 +449,11 @@ static void run_moe(struct dev *d, const struct cpu_op *op, int phase, int membe
     }
 }
 
-/* Panels of columns an item, when there are some for every member; or 0. */
+/* Panels of columns an item, when there are some for every member and a row's products are short enough for its output to matter; or 0. */
 static int32_t add_panels(const struct moe *m, int n_threads)
 {
     int64_t n = m->p.down[0]->n_panels / (4 * (int64_t)n_threads);
-    return n < 2 ? 0 : n < ADD_PANELS ? (int32_t)n : ADD_PANELS;
+    return n < 2 || m->ffn > ADD_FFN ? 0 : n < ADD_PANELS ? (int32_t)n : ADD_PANELS;
 }
 
 /* Experts may differ in format, and the shared one in its width. */
