@@ -254,6 +254,11 @@ struct dev_math {
     double (*moment)(const float *x, const float *w, float max, int32_t n);   /* the sum of w * (x - max) where w > 0 */
     /* out = -|x - to| where w > 0, else -inf; out may be x or w. */
     void (*nearness)(float *out, const float *x, const float *w, float to, int32_t n);
+    /* Keys are x or, unless near is NULL, the nearness to *near.  Those with lo <= key < hi go with their weights, in order, to keys and
+     * weights, which have room for n and may be x and w; returns how many.  *above: the sum, in a fixed order, of w >= 0 where key >= hi.
+     * w NULL: all weigh 1, near is NULL too, and weights is not written. */
+    int32_t (*split)(const float *x, const float *w, int32_t n, const float *near, float lo, float hi, float *keys, float *weights,
+                     double *above);
     /* out[i] = x[i] where bit i % 32 of bits[i / 32] is set, else -inf; out may be x.  bits: ceil(n / 32) words. */
     void (*mask)(float *out, const float *x, const uint32_t *bits, int32_t n);
 };

@@ -31,6 +31,8 @@ struct kern_row {
     double (*sum_above)(const float *key, const float *w, float floor, int32_t n);
     double (*moment)(const float *x, const float *w, float max, int32_t n);
     void (*nearness)(float *out, const float *x, const float *w, float to, int32_t n);
+    int32_t (*split)(const float *x, const float *w, int32_t n, const float *near, float lo, float hi, float *keys, float *weights,
+                     double *above);
     void (*mask)(float *out, const float *x, const uint32_t *bits, int32_t n);
 };
 

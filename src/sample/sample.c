@@ -30,13 +30,15 @@ bool sampler_open(struct sampler **out, struct dev *d, const struct sample_env *
         sc->row = mem_try_alloc((size_t)s->vocab, sizeof *sc->row);
         sc->weights = mem_try_alloc((size_t)s->vocab, sizeof *sc->weights);
         sc->keys = mem_try_alloc((size_t)s->vocab, sizeof *sc->keys);
+        sc->near_weights = mem_try_alloc((size_t)s->vocab, sizeof *sc->near_weights);
         sc->ids = mem_try_alloc((size_t)s->vocab, sizeof *sc->ids);
         sc->cut_keys = mem_try_alloc((size_t)s->vocab, sizeof *sc->cut_keys);
         sc->cut_weights = mem_try_alloc((size_t)s->vocab, sizeof *sc->cut_weights);
-        sc->cut_ids = mem_try_alloc((size_t)s->vocab, sizeof *sc->cut_ids);
+        sc->from = mem_try_alloc((size_t)(s->vocab / SAMPLE_CUT_BLOCK + 2), sizeof *sc->from);
         sc->blocks = mem_try_alloc((size_t)(s->vocab / SAMPLE_CUT_BLOCK + 1), sizeof *sc->blocks);
         sc->cands = mem_try_alloc((size_t)s->vocab, sizeof *sc->cands);
-        ok = sc->row && sc->weights && sc->keys && sc->ids && sc->cut_keys && sc->cut_weights && sc->cut_ids && sc->blocks && sc->cands;
+        ok = sc->row && sc->weights && sc->keys && sc->near_weights && sc->ids && sc->cut_keys && sc->cut_weights && sc->from && sc->blocks &&
+             sc->cands;
     }
     if (!ok) {
         sampler_close(&s);
@@ -57,7 +59,7 @@ void sampler_close(struct sampler **ps)
     *ps = NULL;
     for (int i = 0; s->scratch && i < s->n_members; i++) {
         struct scratch *sc = &s->scratch[i];
-        void *all[] = {sc->row, sc->weights, sc->keys, sc->ids, sc->cut_keys, sc->cut_weights, sc->cut_ids, sc->blocks, sc->cands};
+        void *all[] = {sc->row, sc->weights, sc->keys, sc->near_weights, sc->ids, sc->cut_keys, sc->cut_weights, sc->from, sc->blocks, sc->cands};
         for (size_t k = 0; k < sizeof all / sizeof all[0]; k++)
             mem_free(all[k]);
     }
@@ -247,13 +249,12 @@ static double uniform(const struct sample_row *r)
 /* What a row's tokens are drawn from. */
 struct drawn {
     float max, scale;          /* of the weights exp((x - max) * scale) */
-    const float *key;          /* the cut's */
     struct sample_cut cut;
     double total;              /* weight of what it keeps */
 };
 
-/* Leaves a weight to what the cut of x keeps only; returns their sum. */
-static double weigh_kept(const struct sampler *s, struct scratch *sc, const float *x, const struct drawn *d)
+/* Leaves a weight to what the cut of x keeps only. */
+static void weigh_kept(const struct sampler *s, struct scratch *sc, const float *x, const struct drawn *d)
 {
     const struct dev_math *m = s->math;
     const struct sample_cut *c = &d->cut;
@@ -262,19 +263,16 @@ static double weigh_kept(const struct sampler *s, struct scratch *sc, const floa
     for (int32_t i = 0; i < n; i++)
         if (sc->ids[i] > c->last)
             sc->weights[sc->ids[i]] = 0;
-    return m->sum_above(x, sc->weights, c->floor, s->vocab);
 }
 
 /* Locally typical sampling (Meister et al., 2022): those whose surprise is closest to the entropy, up to mass.
- * A token's surprise is log(total) - (x - max) * scale and the entropy is the mean of it: their distance is |x - mean(x)| * scale. */
-static void keep_typical(const struct sampler *s, struct scratch *sc, const float *x, float mass, double total, struct drawn *d)
+ * A token's surprise is log(total) - (x - max) * scale and the entropy is the mean of it: their distance is |x - mean(x)| * scale.
+ * moment is the sum of weight * (x - max), deepest the difference to max where weights end. */
+static void keep_typical(const struct sampler *s, struct scratch *sc, const float *x, float mass, double moment, float deepest, struct drawn *d)
 {
-    const struct dev_math *m = s->math;
-    float mean = (float)((double)d->max + m->moment(x, sc->weights, d->max, s->vocab) / total);
-    m->nearness(sc->keys, x, sc->weights, mean, s->vocab);
-    d->key = sc->keys;
-    d->cut = sample_cut_mass(s, sc, sc->keys, sc->weights, m->max(sc->keys, s->vocab), -INFINITY, total, (double)mass);
-    d->cut.last = INT32_MAX;   /* ties are kept */
+    float mean = (float)((double)d->max + moment / d->total);
+    struct sample_keys keys = {x, sc->weights, &mean, true};
+    d->cut = sample_cut_mass(s, sc, &keys, 0, deepest, d->total, (double)mass, &d->total);
 }
 
 /* Weighs the row and finds what min_p, top_k, top_p and typical_p leave of it. */
@@ -282,18 +280,24 @@ static void truncate_row(const struct sampler *s, struct scratch *sc, const stru
                          struct drawn *d)
 {
     const struct dev_math *m = s->math;
-    *d = (struct drawn){.max = max, .scale = 1 / p->temperature, .key = x, .cut = {-INFINITY, INT32_MAX}};
+    float deepest = -88 * p->temperature;   /* from max on there is no weight below */
+    double moment = 0;
+    *d = (struct drawn){.max = max, .scale = 1 / p->temperature, .cut = {.floor = -INFINITY, .last = INT32_MAX}};
     if (p->min_p > 0)
         d->cut.floor = d->max + logf(p->min_p) * p->temperature;
     if (p->top_k > 0 && p->top_k < s->vocab)
         d->cut.floor = fmaxf(d->cut.floor, sample_cut_count(s, sc, x, d->max, p->top_k));
-    double total = m->weights(sc->weights, x, d->max, d->scale, d->cut.floor, s->vocab);
-    float deepest = max - 88 * p->temperature;   /* there is no weight below */
-    if (p->top_p < 1)
-        d->cut = sample_cut_mass(s, sc, x, sc->weights, max, fmaxf(d->cut.floor, deepest), total, (double)p->top_p);
+    d->total = sample_cut_weigh(s, sc, x, d->max, d->scale, d->cut.floor, p->typical_p < 1 ? &moment : NULL);
+    if (p->top_p < 1) {
+        struct sample_keys keys = {.x = x, .w = sc->weights};
+        d->cut = sample_cut_mass(s, sc, &keys, max, fmaxf(d->cut.floor, max + deepest), d->total, (double)p->top_p, &d->total);
+        if (p->typical_p < 1) {
+            weigh_kept(s, sc, x, d);
+            moment = m->moment(x, sc->weights, d->max, s->vocab);
+        }
+    }
     if (p->typical_p < 1)
-        keep_typical(s, sc, x, p->typical_p, p->top_p < 1 ? weigh_kept(s, sc, x, d) : total, d);
-    d->total = sample_cut_sum(s, sc, d->key, sc->weights, &d->cut);
+        keep_typical(s, sc, x, p->typical_p, moment, deepest, d);
 }
 
 /* Log-probabilities of the distribution that the token was drawn from. */
@@ -302,7 +306,7 @@ static void drawn_logprobs(const struct sampler *s, struct scratch *sc, struct s
     const struct sample_params *p = r->seq->params;
     struct sample_law law = {sc->row, d->max, d->scale, d->total};
     for (int32_t i = 0; i < s->vocab; i++)
-        sc->row[i] = sc->weights[i] > 0 && sample_cut_keeps(&d->cut, d->key, i) ? x[i] : -INFINITY;
+        sc->row[i] = sc->weights[i] > 0 && sample_cut_keeps(&d->cut, x, i) ? x[i] : -INFINITY;
     law.max = s->math->max(sc->row, s->vocab);     /* typical_p may have dropped the largest */
     law.total *= exp(((double)d->max - (double)law.max) * (double)d->scale);
     sample_logprobs_of(s, sc, &law, r->out.token, p->n_logprobs, p->ties_included, &r->out);
@@ -333,15 +337,17 @@ static void sample_one(const struct sampler *s, struct scratch *sc, struct sampl
     bool lps = p->n_logprobs >= 0 || r->want_logprob, processed = lps && p->logprobs_mode == SAMPLE_LOGPROBS_PROCESSED;
     const float *x = process(s, sc, r);
     struct drawn d = {.total = 0};
-    int32_t token = s->math->argmax(x, s->vocab);
+    bool greedy = sample_params_greedy(p);
+    int32_t token = greedy ? s->math->argmax(x, s->vocab) : -1;
+    float max = greedy ? x[token] : s->math->max(x, s->vocab);
     r->out.logprob = NAN;
     r->out.rank = 0;
     r->out.n_top = 0;
-    if (!(x[token] > -INFINITY))
+    if (!(max > -INFINITY))
         token = lowest_allowed(s, r);
-    else if (!sample_params_greedy(p)) {
-        truncate_row(s, sc, p, x, x[token], &d);
-        token = sample_cut_draw(s, sc, d.key, sc->weights, &d.cut, uniform(r) * d.total);
+    else if (!greedy) {
+        truncate_row(s, sc, p, x, max, &d);
+        token = sample_cut_draw(s, sc, x, sc->weights, &d.cut, uniform(r) * d.total);
     }
     r->out.token = token;
     if (processed && d.total > 0)

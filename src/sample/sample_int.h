@@ -2,12 +2,13 @@
 #ifndef QUIRE_SAMPLE_SAMPLE_INT_H
 #define QUIRE_SAMPLE_SAMPLE_INT_H
 
+#include <math.h>
 #include "sample/sample.h"
 
 struct hash_u64;
 
-/* Of a cut's guess, and of its sums. */
-enum { SAMPLE_CUT_SAMPLE = 2048, SAMPLE_CUT_BLOCK = 512 };
+/* Tokens of a cut's guess: those of a sample, and the largest; and of its sums. */
+enum { SAMPLE_CUT_SAMPLE = 2048, SAMPLE_CUT_HEAVY = 1024, SAMPLE_CUT_BLOCK = 512 };
 
 struct candidate { int32_t id; float key; };
 
@@ -15,12 +16,13 @@ struct candidate { int32_t id; float key; };
 struct scratch {
     float *row;                         /* [vocab] logits after the processors */
     float *weights;                     /* [vocab] of what may be drawn */
-    float *keys;                        /* [vocab] other keys than logits */
     int32_t *ids;                       /* [vocab] */
-    float *cut_keys, *cut_weights;      /* [vocab] what a cut's bracket holds, */
-    int32_t *cut_ids;                   /* and whose it is */
-    float sample[2 * SAMPLE_CUT_SAMPLE];
-    double *blocks;                     /* [vocab / SAMPLE_CUT_BLOCK, rounded up] */
+    float *cut_keys, *cut_weights;      /* [vocab] what a cut's bracket holds; */
+    float *keys, *near_weights;         /* [vocab] of them those that a narrower bracket holds */
+    int32_t *from;                      /* where in it each block's begin, and the end: [blocks + 1] */
+    double *blocks;                     /* sums of weights of [vocab / SAMPLE_CUT_BLOCK, rounded up] */
+    float few_keys[SAMPLE_CUT_SAMPLE + SAMPLE_CUT_HEAVY], few_weights[SAMPLE_CUT_SAMPLE + SAMPLE_CUT_HEAVY];   /* a guess's */
+    float few_squares[SAMPLE_CUT_SAMPLE + SAMPLE_CUT_HEAVY];
     struct candidate *cands;            /* [vocab] */
 };
 
@@ -49,22 +51,27 @@ struct sample_seq {
 
 /* cut.c: truncation of a whole row by threshold */
 
-/* Kept are key > floor, and of key == floor the ids up to last. */
-struct sample_cut { float floor; int32_t last; };
-static inline bool sample_cut_keeps(const struct sample_cut *c, const float *key, int32_t id)
+/* A token's key is its logit x, or -|x - to| when folded.  Kept are key > floor, and of key == floor the ids up to last. */
+struct sample_cut { float floor; int32_t last; bool folded; float to; };
+static inline bool sample_cut_keeps(const struct sample_cut *c, const float *x, int32_t id)
 {
-    return key[id] > c->floor || (key[id] == c->floor && id <= c->last);
+    float key = c->folded ? -fabsf(x[id] - c->to) : x[id];
+    return key > c->floor || (key == c->floor && id <= c->last);
 }
+/* A row to be cut: logits and weights; near NULL, or what the keys are folded at, of weights above 0 (others are last).  w NULL: each weighs 1. */
+struct sample_keys { const float *x, *w, *near; bool keep_ties; };
 /* Of the tokens with key >= floor, descending and ties by id: the shortest run whose weights before its last member sum to less than part of
- * total, which is the sum of them all.  max is the largest key, finite.  w NULL: each weighs 1. */
-struct sample_cut sample_cut_mass(const struct sampler *s, struct scratch *sc, const float *key, const float *w, float max, float floor,
-                                  double total, double part);
+ * total, which is the sum of them all; with keep_ties also those that equal its last.  max: no key is larger, finite.
+ * *kept, unless NULL, is the sum of what is kept, and sc->blocks then has that of each block. */
+struct sample_cut sample_cut_mass(const struct sampler *s, struct scratch *sc, const struct sample_keys *r, float max, float floor,
+                                  double total, double part, double *kept);
 /* The k-th largest key. */
 float sample_cut_count(const struct sampler *s, struct scratch *sc, const float *key, float max, int32_t k);
-/* The sum of the kept weights; sc->blocks then has those of each block. */
-double sample_cut_sum(const struct sampler *s, struct scratch *sc, const float *key, const float *w, const struct sample_cut *c);
-/* After sample_cut_sum: the first kept token at which the running sum of weights exceeds target. */
-int32_t sample_cut_draw(const struct sampler *s, const struct scratch *sc, const float *key, const float *w, const struct sample_cut *c,
+/* sc->weights = exp((x - max) * scale) where x >= floor, else 0 (struct dev_math); returns their sum, and sc->blocks has that of each block.
+ * *moment, unless NULL: the sum of weight * (x - max). */
+double sample_cut_weigh(const struct sampler *s, struct scratch *sc, const float *x, float max, float scale, float floor, double *moment);
+/* With sc->blocks of what the cut keeps: the first kept token at which the running sum of weights exceeds target. */
+int32_t sample_cut_draw(const struct sampler *s, const struct scratch *sc, const float *x, const float *w, const struct sample_cut *c,
                         double target);
 
 /* logprobs.c */

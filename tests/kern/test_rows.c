@@ -271,6 +271,66 @@ static void test_weights(void **state)
     each(check_weights);
 }
 
+/* One split by a set, against the scalar set's and what it must be; the lists are poisoned and end at guard pages. */
+static void check_one_split(const struct kern_row *k, int isa, struct rows *ref, struct rows *r, const float *w, const float *near, float lo, float hi)
+{
+    int n = r->n, found = 0;
+    double sum, sum_ref, want = 0;
+    memset(r->out, 0xff, (size_t)n * 4);
+    memset(r->b, 0xff, (size_t)n * 4);
+    int n_ref = kern_row_ref.split(r->x, w, n, near, lo, hi, ref->out, ref->b, &sum_ref);
+    assert_int_equal(k->split(r->x, w, n, near, lo, hi, r->out, r->b, &sum), n_ref);
+    same_sum("split", isa, n, sum_ref, sum);
+    same("split keys", isa, n_ref, ref->out, r->out);
+    if (w)
+        same("split weights", isa, n_ref, ref->b, r->b);
+    else
+        for (int i = 0; i < n; i++)
+            assert_true(isnan(r->b[i]));
+    for (int i = 0; i < n; i++) {
+        float weight = w ? w[i] : 1, key = r->x[i];
+        if (near)
+            key = weight > 0 ? -fabsf(key - *near) : -INFINITY;
+        want += key >= hi ? (double)weight : 0;
+        if (!(key >= lo && key < hi))
+            continue;
+        assert_true(found < n_ref && r->out[found] == key && (!w || r->b[found] == weight));
+        found++;
+    }
+    assert_int_equal(found, n_ref);
+    assert_true(fabs(sum - want) <= 1e-12 * want);
+}
+
+static void check_split(const struct kern_row *k, int isa, struct rows *ref, struct rows *r)
+{
+    int n = r->n;
+    float near = 0.7f, ends[] = {-INFINITY, -4, -1.5f, -0.25f, 0, 0.8f, 3, INFINITY};
+    enum { ENDS = sizeof ends / sizeof *ends };
+    r->x[n / 2] = -INFINITY;
+    r->x[n / 3] = n > 40 ? NAN : 1;
+    k->weights(r->y, r->x, kern_row_ref.max(r->x, n), 1, -2, n);
+    for (int lo = 0; lo < ENDS; lo++)
+        for (int hi = lo; hi < ENDS; hi++) {
+            check_one_split(k, isa, ref, r, r->y, NULL, ends[lo], ends[hi]);
+            check_one_split(k, isa, ref, r, r->y, &near, ends[lo], ends[hi]);
+            check_one_split(k, isa, ref, r, NULL, NULL, ends[lo], ends[hi]);
+        }
+    double sum, in_place;
+    int found = k->split(r->x, r->y, n, NULL, -1.5f, 3, r->out, r->b, &sum);
+    assert_int_equal(k->split(r->x, r->y, n, NULL, -1.5f, 3, r->x, r->y, &in_place), found);
+    same("split in place", isa, found, r->out, r->x);
+    same("split in place", isa, found, r->b, r->y);
+    same_sum("split in place", isa, n, sum, in_place);
+    assert_int_equal(k->split(r->x, r->y, 0, NULL, -1, 1, r->out, r->b, &sum), 0);
+    assert_true(sum == 0);
+}
+
+static void test_split(void **state)
+{
+    (void)state;
+    each(check_split);
+}
+
 static const struct kern_row *exp_row;
 
 static void exp_all(float *out, const float *x, int n)
@@ -298,6 +358,7 @@ int main(void)
         cmocka_unit_test(test_search),
         cmocka_unit_test(test_mask),
         cmocka_unit_test(test_weights),
+        cmocka_unit_test(test_split),
         cmocka_unit_test(test_exp),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -384,6 +384,64 @@ static void test_draws_do_not_depend_on_neighbours(void **state)
     mem_free(x);
 }
 
+/* Makes the lines that a guess reads unlike the rest of the row: lower, higher, all alike or nothing. */
+static void mislead(float *y, int32_t vocab, int round)
+{
+    int32_t stride = vocab / (SAMPLE_CUT_SAMPLE / 16);
+    for (int32_t i = 0; stride > 16 && i < vocab; i++)
+        if (i % stride < 16)
+            y[i] = round % 4 == 0 ? y[i] - 6 : round % 4 == 1 ? y[i] + 6 : round % 4 == 2 ? 0.5f : -INFINITY;
+}
+
+/* The cut of typical_p, by the distance to a value, against a sort. */
+static void test_cut_near(void **state)
+{
+    (void)state;
+    enum { VOCAB = 20000 };
+    struct rng r = {43};
+    float *y = mem_must_zalloc(VOCAB, sizeof *y), *w = mem_must_zalloc(VOCAB, sizeof *w);
+    struct entry *sorted = mem_must_zalloc(VOCAB, sizeof *sorted);
+    for (int round = 0; round < 90; round++) {
+        struct fixture f;
+        int32_t vocab = round % 3 ? VOCAB - round : 1 + (int32_t)rng_next_below(&r, 600), n = 0;
+        open_fixture(&f, vocab, 1);
+        const struct dev_math *m = dev_math(f.dev);
+        random_row(&r, y, vocab, round % 4 == 0 ? 0.02 : round % 4 == 1 ? 6 : 1);
+        for (int32_t i = 0; round % 5 == 4 && i < vocab; i++)
+            y[i] = floorf(y[i] * 4) / 4;
+        for (int32_t i = 0; round % 7 == 6 && i < 1 + round % 3; i++)
+            y[(vocab / 2 + 40 * i) % vocab] = round % 2 ? 9 : 30;
+        if (round >= 60)
+            mislead(y, vocab, round);
+        float max = m->max(y, vocab), least = -88;
+        double total = m->weights(w, y, max, 1, round % 2 ? -INFINITY : max - 3, vocab), before = 0, kept;
+        float near = (float)((double)max + m->moment(y, w, max, vocab) / total);
+        double part = 0.001 + 0.998 * rng_next_unit(&r);
+        struct sample_keys keys = {.x = y, .w = w, .near = &near, .keep_ties = true};
+        struct sample_cut c = sample_cut_mass(f.sampler, f.sampler->scratch, &keys, 0, least, total, part, &kept);
+        for (int32_t i = 0; i < vocab; i++)
+            sorted[i] = (struct entry){.id = i, .key = w[i] > 0 ? -fabsf(y[i] - near) : -INFINITY, .weight = w[i]};
+        qsort(sorted, (size_t)vocab, sizeof *sorted, by_key);
+        while (n < vocab && sorted[n].key >= c.floor)
+            before += (double)sorted[n++].weight;
+        assert_true(n > 0 && sorted[n - 1].key == c.floor && c.last == INT32_MAX);
+        assert_true(before >= part * total * (1 - 1e-9));
+        double above = before;
+        for (int32_t i = n - 1; i >= 0 && sorted[i].key == c.floor; i--)
+            above -= (double)sorted[i].weight;
+        assert_true(above < part * total * (1 + 1e-9));
+        assert_true(fabs(kept - before) <= 1e-9 * before);
+        for (int i = 1; i < 200; i++) {
+            int32_t id = sample_cut_draw(f.sampler, f.sampler->scratch, y, w, &c, kept * i / 200);
+            assert_true(w[id] > 0 && sample_cut_keeps(&c, y, id));
+        }
+        close_fixture(&f);
+    }
+    mem_free(y);
+    mem_free(w);
+    mem_free(sorted);
+}
+
 /* The cut of top_p against a sort: flat, peaked and tied rows, vocabularies below and above what is sampled first. */
 static void test_cut_mass(void **state)
 {
@@ -392,7 +450,7 @@ static void test_cut_mass(void **state)
     struct rng r = {41};
     float *y = mem_must_zalloc(VOCAB, sizeof *y), *w = mem_must_zalloc(VOCAB, sizeof *w);
     struct entry *sorted = mem_must_zalloc(VOCAB, sizeof *sorted);
-    for (int round = 0; round < 60; round++) {
+    for (int round = 0; round < 90; round++) {
         struct fixture f;
         int32_t vocab = round % 3 ? VOCAB - round : 1 + (int32_t)rng_next_below(&r, 600);
         open_fixture(&f, vocab, 1);
@@ -402,9 +460,12 @@ static void test_cut_mass(void **state)
             y[i] = floorf(y[i] * 4) / 4;
         if (round % 7 == 6)
             y[vocab / 2] = 30;
+        if (round >= 60)
+            mislead(y, vocab, round);
         float max = m->max(y, vocab), floor = round % 2 ? -INFINITY : max - 3;
-        double part = 0.001 + 0.998 * rng_next_unit(&r), total = m->weights(w, y, max, 1, floor, vocab), before = 0;
-        struct sample_cut c = sample_cut_mass(f.sampler, f.sampler->scratch, y, w, max, floor, total, part);
+        double part = 0.001 + 0.998 * rng_next_unit(&r), total = m->weights(w, y, max, 1, floor, vocab), before = 0, kept;
+        struct sample_keys keys = {.x = y, .w = w};
+        struct sample_cut c = sample_cut_mass(f.sampler, f.sampler->scratch, &keys, max, floor, total, part, &kept);
         for (int32_t i = 0; i < vocab; i++)
             sorted[i] = (struct entry){.id = i, .key = y[i], .weight = w[i]};
         qsort(sorted, (size_t)vocab, sizeof *sorted, by_key);
@@ -417,7 +478,6 @@ static void test_cut_mass(void **state)
         assert_true(n > 0);
         assert_true(before >= part * total * (1 - 1e-9));
         assert_true(before - (double)sorted[n - 1].weight < part * total * (1 + 1e-9));
-        double kept = sample_cut_sum(f.sampler, f.sampler->scratch, y, w, &c);
         assert_true(fabs(kept - before) <= 1e-9 * before);
         for (int i = 1; i < 200; i++)
             assert_true(sample_cut_keeps(&c, y, sample_cut_draw(f.sampler, f.sampler->scratch, y, w, &c, kept * i / 200)));
@@ -585,6 +645,7 @@ int main(void)
         cmocka_unit_test(test_processed_logprobs),
         cmocka_unit_test(test_draws_do_not_depend_on_neighbours),
         cmocka_unit_test(test_cut_mass),
+        cmocka_unit_test(test_cut_near),
         cmocka_unit_test(test_row_mask),
         cmocka_unit_test(test_rows_without_hope),
         cmocka_unit_test(test_params_are_checked),

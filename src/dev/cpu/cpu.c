@@ -45,7 +45,7 @@ bool dev_open(struct dev **out, const struct dev_opts *opts, struct err *e)
     d->row = kern_row_table(d->isa);
     d->math = (struct dev_math){.argmax = d->row->argmax, .max = d->row->max, .above = d->row->above, .between = d->row->between,
                                 .weights = d->row->weights, .sum_above = d->row->sum_above, .moment = d->row->moment,
-                                .nearness = d->row->nearness, .mask = d->row->mask};
+                                .nearness = d->row->nearness, .split = d->row->split, .mask = d->row->mask};
     d->caps = (struct dev_caps){
         .name = "cpu",
         .isa = kern_isa_name(d->isa),

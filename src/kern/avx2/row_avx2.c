@@ -16,5 +16,6 @@ const struct kern_row kern_row_avx2 = {
     .sum_above = sum_above,
     .moment = moment,
     .nearness = nearness,
+    .split = split,
     .mask = mask,
 };

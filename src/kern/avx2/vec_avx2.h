@@ -65,6 +65,17 @@ static inline void vec_put_bits(uint32_t bits, int32_t first, int32_t *idx)
         *idx++ = first + __builtin_ctz(bits);
 }
 
+/* The elements whose bits are set, side by side, at p, where there is room for VEC_N; what follows them there is undefined. */
+static inline void vec_pack_bits(float *p, vec a, uint32_t bits)
+{
+    float all[VEC_N];
+    if (!bits)
+        return;
+    vec_store(all, a);
+    for (; bits; bits &= bits - 1)
+        *p++ = all[__builtin_ctz(bits)];
+}
+
 /* Element i += element i + 4, 2, 1. */
 static inline float vec_sum(vec a)
 {

@@ -51,6 +51,12 @@ static inline void vec_put_bits(uint32_t bits, int32_t first, int32_t *idx)
     _mm512_storeu_si512(idx, _mm512_maskz_compress_epi32((__mmask16)bits, at));
 }
 
+/* The elements whose bits are set, side by side, at p, where there is room for VEC_N; what follows them there is undefined. */
+static inline void vec_pack_bits(float *p, vec a, uint32_t bits)
+{
+    _mm512_storeu_ps(p, _mm512_maskz_compress_ps((__mmask16)bits, a));
+}
+
 /* Element i += element i + 8, 4, 2, 1. */
 static inline float vec_sum(vec a)
 {

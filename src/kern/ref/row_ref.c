@@ -158,6 +158,25 @@ static void nearness(float *out, const float *x, const float *w, float to, int32
         out[i] = w[i] > 0 ? -fabsf(x[i] - to) : -INFINITY;
 }
 
+static int32_t split(const float *x, const float *w, int32_t n, const float *near, float lo, float hi, float *keys, float *weights_out,
+                     double *sum)
+{
+    double lane[16] = {0};
+    int32_t found = 0;
+    for (int32_t i = 0; i < n; i++) {
+        float weight = w ? w[i] : 1, key = !near ? x[i] : weight > 0 ? -fabsf(x[i] - *near) : -INFINITY;
+        lane[i % 16] += key >= hi ? (double)weight : 0.0;
+        if (!(key >= lo && key < hi))
+            continue;
+        keys[found] = key;
+        if (w)
+            weights_out[found] = weight;
+        found++;
+    }
+    *sum = total(lane);
+    return found;
+}
+
 static int32_t above(const float *x, int32_t n, float threshold, int32_t *idx, int32_t cap)
 {
     int32_t found = 0;
@@ -204,5 +223,6 @@ const struct kern_row kern_row_ref = {
     .sum_above = sum_above,
     .moment = moment,
     .nearness = nearness,
+    .split = split,
     .mask = mask,
 };
