@@ -10,7 +10,7 @@
 static gemm_prepare_fn gemm_prepare_wide;
 
 #define WIDE_KERNEL(name, format, suffix, isa, operand, rows) \
-    {#name "_wide_" #suffix, isa, NULL, format, operand, rows, gemm_wide_##name##_##suffix, gemm_prepare_wide, 0},
+    {#name "_wide_" #suffix, isa, NULL, format, operand, rows, gemm_wide_##name##_##suffix, gemm_prepare_wide, 0, gemm_widen_##name##_##suffix},
 #define WIDE_KERNELS(suffix, isa, operand, rows) \
     WIDE_KERNEL(i8, GEMM_I8, suffix, isa, operand, rows) \
     WIDE_KERNEL(i8_g16, GEMM_I8_G16, suffix, isa, operand, rows) \
@@ -24,60 +24,60 @@ static gemm_prepare_fn gemm_prepare_wide;
 
 /* Of one format and kind of inputs, later ones are better. */
 static const struct gemm_kern kernels[] = {
-    {"f32_ref", KERN_ISA_SCALAR, NULL, GEMM_F32, GEMM_OPERAND_F32, 8, gemm_tile_f32_ref, gemm_prepare_f32_ref, 0},
-    {"f16_ref", KERN_ISA_SCALAR, NULL, GEMM_F16, GEMM_OPERAND_F32, 8, gemm_tile_f16_ref, gemm_prepare_f32_ref, 0},
-    {"bf16_ref", KERN_ISA_SCALAR, NULL, GEMM_BF16, GEMM_OPERAND_F32, 8, gemm_tile_bf16_ref, gemm_prepare_f32_ref, 0},
-    {"f8_ref", KERN_ISA_SCALAR, NULL, GEMM_F8, GEMM_OPERAND_F32, 8, gemm_tile_f8_ref, gemm_prepare_f32_ref, 0},
-    {"f8_g128_ref", KERN_ISA_SCALAR, NULL, GEMM_F8_G128, GEMM_OPERAND_F32, 8, gemm_tile_f8_g128_ref, gemm_prepare_f32_ref, 0},
-    {"i8_ref", KERN_ISA_SCALAR, NULL, GEMM_I8, GEMM_OPERAND_S8, 8, gemm_tile_i8_ref, gemm_prepare_int_ref, 0},
-    {"i8_g16_ref", KERN_ISA_SCALAR, NULL, GEMM_I8_G16, GEMM_OPERAND_S8, 8, gemm_tile_i8_g16_ref, gemm_prepare_int_ref, 0},
-    {"i8_g32_ref", KERN_ISA_SCALAR, NULL, GEMM_I8_G32, GEMM_OPERAND_S8, 8, gemm_tile_i8_g32_ref, gemm_prepare_int_ref, 0},
-    {"i4_ref", KERN_ISA_SCALAR, NULL, GEMM_I4, GEMM_OPERAND_S8, 8, gemm_tile_i4_ref, gemm_prepare_int_ref, 0},
-    {"u4_g32_ref", KERN_ISA_SCALAR, NULL, GEMM_U4_G32, GEMM_OPERAND_S8, 8, gemm_tile_u4_g32_ref, gemm_prepare_int_ref, 0},
-    {"u4_g64_ref", KERN_ISA_SCALAR, NULL, GEMM_U4_G64, GEMM_OPERAND_S8, 8, gemm_tile_u4_g64_ref, gemm_prepare_int_ref, 0},
-    {"u4_g128_ref", KERN_ISA_SCALAR, NULL, GEMM_U4_G128, GEMM_OPERAND_S8, 8, gemm_tile_u4_g128_ref, gemm_prepare_int_ref, 0},
-    {"u8_g16_ref", KERN_ISA_SCALAR, NULL, GEMM_U8_G16, GEMM_OPERAND_S8, 8, gemm_tile_u8_g16_ref, gemm_prepare_int_ref, 0},
-    {"u8_g32_ref", KERN_ISA_SCALAR, NULL, GEMM_U8_G32, GEMM_OPERAND_S8, 8, gemm_tile_u8_g32_ref, gemm_prepare_int_ref, 0},
-    {"f32_avx2", KERN_ISA_AVX2, NULL, GEMM_F32, GEMM_OPERAND_F32, 6, gemm_tile_f32_avx2, gemm_prepare_f32_ref, 0},
-    {"f16_avx2", KERN_ISA_AVX2, NULL, GEMM_F16, GEMM_OPERAND_F32, 6, gemm_tile_f16_avx2, gemm_prepare_f32_ref, 0},
-    {"bf16_avx2", KERN_ISA_AVX2, NULL, GEMM_BF16, GEMM_OPERAND_F32, 6, gemm_tile_bf16_avx2, gemm_prepare_f32_ref, 0},
-    {"f8_avx2", KERN_ISA_AVX2, NULL, GEMM_F8, GEMM_OPERAND_F32, 6, gemm_tile_f8_avx2, gemm_prepare_f32_ref, 0},
-    {"f8_g128_avx2", KERN_ISA_AVX2, NULL, GEMM_F8_G128, GEMM_OPERAND_F32, 6, gemm_tile_f8_g128_avx2, gemm_prepare_f32_ref, 0},
-    {"i8_avx2", KERN_ISA_AVX2, NULL, GEMM_I8, GEMM_OPERAND_S16, 6, gemm_tile_i8_avx2, gemm_prepare_int_avx2, 0},
-    {"i8_g16_avx2", KERN_ISA_AVX2, NULL, GEMM_I8_G16, GEMM_OPERAND_S16, 3, gemm_tile_i8_g16_avx2, gemm_prepare_int_avx2, 0},
-    {"i8_g32_avx2", KERN_ISA_AVX2, NULL, GEMM_I8_G32, GEMM_OPERAND_S16, 3, gemm_tile_i8_g32_avx2, gemm_prepare_int_avx2, 0},
-    {"i4_avx2", KERN_ISA_AVX2, NULL, GEMM_I4, GEMM_OPERAND_S16, 3, gemm_tile_i4_avx2, gemm_prepare_int_avx2, 0},
-    {"u4_g32_avx2", KERN_ISA_AVX2, NULL, GEMM_U4_G32, GEMM_OPERAND_S16, 3, gemm_tile_u4_g32_avx2, gemm_prepare_int_avx2, 0},
-    {"u4_g64_avx2", KERN_ISA_AVX2, NULL, GEMM_U4_G64, GEMM_OPERAND_S16, 3, gemm_tile_u4_g64_avx2, gemm_prepare_int_avx2, 0},
-    {"u4_g128_avx2", KERN_ISA_AVX2, NULL, GEMM_U4_G128, GEMM_OPERAND_S16, 3, gemm_tile_u4_g128_avx2, gemm_prepare_int_avx2, 0},
-    {"u8_g16_avx2", KERN_ISA_AVX2, NULL, GEMM_U8_G16, GEMM_OPERAND_S16, 3, gemm_tile_u8_g16_avx2, gemm_prepare_int_avx2, 0},
-    {"u8_g32_avx2", KERN_ISA_AVX2, NULL, GEMM_U8_G32, GEMM_OPERAND_S16, 3, gemm_tile_u8_g32_avx2, gemm_prepare_int_avx2, 0},
-    {"i8_avxvnni", KERN_ISA_AVX2, "avx_vnni", GEMM_I8, GEMM_OPERAND_S8, 6, gemm_tile_i8_avxvnni, gemm_prepare_int_avx2, 0},
-    {"i8_g16_avxvnni", KERN_ISA_AVX2, "avx_vnni", GEMM_I8_G16, GEMM_OPERAND_S8, 3, gemm_tile_i8_g16_avxvnni, gemm_prepare_int_avx2, 0},
-    {"i8_g32_avxvnni", KERN_ISA_AVX2, "avx_vnni", GEMM_I8_G32, GEMM_OPERAND_S8, 3, gemm_tile_i8_g32_avxvnni, gemm_prepare_int_avx2, 0},
-    {"i4_avxvnni", KERN_ISA_AVX2, "avx_vnni", GEMM_I4, GEMM_OPERAND_S8, 3, gemm_tile_i4_avxvnni, gemm_prepare_int_avx2, 0},
-    {"u4_g32_avxvnni", KERN_ISA_AVX2, "avx_vnni", GEMM_U4_G32, GEMM_OPERAND_S8, 3, gemm_tile_u4_g32_avxvnni, gemm_prepare_int_avx2, 0},
-    {"u4_g64_avxvnni", KERN_ISA_AVX2, "avx_vnni", GEMM_U4_G64, GEMM_OPERAND_S8, 3, gemm_tile_u4_g64_avxvnni, gemm_prepare_int_avx2, 0},
-    {"u4_g128_avxvnni", KERN_ISA_AVX2, "avx_vnni", GEMM_U4_G128, GEMM_OPERAND_S8, 3, gemm_tile_u4_g128_avxvnni, gemm_prepare_int_avx2, 0},
-    {"u8_g16_avxvnni", KERN_ISA_AVX2, "avx_vnni", GEMM_U8_G16, GEMM_OPERAND_S8, 3, gemm_tile_u8_g16_avxvnni, gemm_prepare_int_avx2, 0},
-    {"u8_g32_avxvnni", KERN_ISA_AVX2, "avx_vnni", GEMM_U8_G32, GEMM_OPERAND_S8, 3, gemm_tile_u8_g32_avxvnni, gemm_prepare_int_avx2, 0},
-    {"f32_avx512", KERN_ISA_AVX512, NULL, GEMM_F32, GEMM_OPERAND_F32, 14, gemm_tile_f32_avx512, gemm_prepare_f32_avx512, 0},
-    {"f16_avx512", KERN_ISA_AVX512, NULL, GEMM_F16, GEMM_OPERAND_F32, 14, gemm_tile_f16_avx512, gemm_prepare_f32_avx512, 0},
-    {"bf16_avx512", KERN_ISA_AVX512, NULL, GEMM_BF16, GEMM_OPERAND_F32, 14, gemm_tile_bf16_avx512, gemm_prepare_f32_avx512, 0},
-    {"f8_avx512", KERN_ISA_AVX512, NULL, GEMM_F8, GEMM_OPERAND_F32, 14, gemm_tile_f8_avx512, gemm_prepare_f32_avx512, 0},
-    {"f8_g128_avx512", KERN_ISA_AVX512, NULL, GEMM_F8_G128, GEMM_OPERAND_F32, 14, gemm_tile_f8_g128_avx512, gemm_prepare_f32_avx512, 0},
-    {"i8_avx512vnni", KERN_ISA_AVX512, "avx512vnni", GEMM_I8, GEMM_OPERAND_S8, 14, gemm_tile_i8_avx512vnni, gemm_prepare_s8_avx512, 0},
-    {"i8_g16_avx512vnni", KERN_ISA_AVX512, "avx512vnni", GEMM_I8_G16, GEMM_OPERAND_S8, 8, gemm_tile_i8_g16_avx512vnni, gemm_prepare_s8_avx512, 6},
-    {"i8_g32_avx512vnni", KERN_ISA_AVX512, "avx512vnni", GEMM_I8_G32, GEMM_OPERAND_S8, 8, gemm_tile_i8_g32_avx512vnni, gemm_prepare_s8_avx512, 6},
-    {"i4_avx512vnni", KERN_ISA_AVX512, "avx512vnni", GEMM_I4, GEMM_OPERAND_S8, 8, gemm_tile_i4_avx512vnni, gemm_prepare_s8_avx512, 6},
-    {"u4_g32_avx512vnni", KERN_ISA_AVX512, "avx512vnni", GEMM_U4_G32, GEMM_OPERAND_S8, 8, gemm_tile_u4_g32_avx512vnni, gemm_prepare_s8_avx512, 6},
-    {"u4_g64_avx512vnni", KERN_ISA_AVX512, "avx512vnni", GEMM_U4_G64, GEMM_OPERAND_S8, 8, gemm_tile_u4_g64_avx512vnni, gemm_prepare_s8_avx512, 6},
-    {"u4_g128_avx512vnni", KERN_ISA_AVX512, "avx512vnni", GEMM_U4_G128, GEMM_OPERAND_S8, 8, gemm_tile_u4_g128_avx512vnni, gemm_prepare_s8_avx512, 6},
-    {"u8_g16_avx512vnni", KERN_ISA_AVX512, "avx512vnni", GEMM_U8_G16, GEMM_OPERAND_S8, 8, gemm_tile_u8_g16_avx512vnni, gemm_prepare_s8_avx512, 6},
-    {"u8_g32_avx512vnni", KERN_ISA_AVX512, "avx512vnni", GEMM_U8_G32, GEMM_OPERAND_S8, 8, gemm_tile_u8_g32_avx512vnni, gemm_prepare_s8_avx512, 6},
-    {"bf16_avx512bf16", KERN_ISA_AVX512_BF16, NULL, GEMM_BF16, GEMM_OPERAND_BF16, 14, gemm_tile_bf16_avx512bf16, gemm_prepare_bf16_avx512bf16, 0},
-    {"f8_avx512bf16", KERN_ISA_AVX512_BF16, NULL, GEMM_F8, GEMM_OPERAND_BF16, 11, gemm_tile_f8_avx512bf16, gemm_prepare_bf16_avx512bf16, 0},
-    {"f8_g128_avx512bf16", KERN_ISA_AVX512_BF16, NULL, GEMM_F8_G128, GEMM_OPERAND_BF16, 11, gemm_tile_f8_g128_avx512bf16, gemm_prepare_bf16_avx512bf16, 0},
+    {"f32_ref", KERN_ISA_SCALAR, NULL, GEMM_F32, GEMM_OPERAND_F32, 8, gemm_tile_f32_ref, gemm_prepare_f32_ref, 0, NULL},
+    {"f16_ref", KERN_ISA_SCALAR, NULL, GEMM_F16, GEMM_OPERAND_F32, 8, gemm_tile_f16_ref, gemm_prepare_f32_ref, 0, NULL},
+    {"bf16_ref", KERN_ISA_SCALAR, NULL, GEMM_BF16, GEMM_OPERAND_F32, 8, gemm_tile_bf16_ref, gemm_prepare_f32_ref, 0, NULL},
+    {"f8_ref", KERN_ISA_SCALAR, NULL, GEMM_F8, GEMM_OPERAND_F32, 8, gemm_tile_f8_ref, gemm_prepare_f32_ref, 0, NULL},
+    {"f8_g128_ref", KERN_ISA_SCALAR, NULL, GEMM_F8_G128, GEMM_OPERAND_F32, 8, gemm_tile_f8_g128_ref, gemm_prepare_f32_ref, 0, NULL},
+    {"i8_ref", KERN_ISA_SCALAR, NULL, GEMM_I8, GEMM_OPERAND_S8, 8, gemm_tile_i8_ref, gemm_prepare_int_ref, 0, NULL},
+    {"i8_g16_ref", KERN_ISA_SCALAR, NULL, GEMM_I8_G16, GEMM_OPERAND_S8, 8, gemm_tile_i8_g16_ref, gemm_prepare_int_ref, 0, NULL},
+    {"i8_g32_ref", KERN_ISA_SCALAR, NULL, GEMM_I8_G32, GEMM_OPERAND_S8, 8, gemm_tile_i8_g32_ref, gemm_prepare_int_ref, 0, NULL},
+    {"i4_ref", KERN_ISA_SCALAR, NULL, GEMM_I4, GEMM_OPERAND_S8, 8, gemm_tile_i4_ref, gemm_prepare_int_ref, 0, NULL},
+    {"u4_g32_ref", KERN_ISA_SCALAR, NULL, GEMM_U4_G32, GEMM_OPERAND_S8, 8, gemm_tile_u4_g32_ref, gemm_prepare_int_ref, 0, NULL},
+    {"u4_g64_ref", KERN_ISA_SCALAR, NULL, GEMM_U4_G64, GEMM_OPERAND_S8, 8, gemm_tile_u4_g64_ref, gemm_prepare_int_ref, 0, NULL},
+    {"u4_g128_ref", KERN_ISA_SCALAR, NULL, GEMM_U4_G128, GEMM_OPERAND_S8, 8, gemm_tile_u4_g128_ref, gemm_prepare_int_ref, 0, NULL},
+    {"u8_g16_ref", KERN_ISA_SCALAR, NULL, GEMM_U8_G16, GEMM_OPERAND_S8, 8, gemm_tile_u8_g16_ref, gemm_prepare_int_ref, 0, NULL},
+    {"u8_g32_ref", KERN_ISA_SCALAR, NULL, GEMM_U8_G32, GEMM_OPERAND_S8, 8, gemm_tile_u8_g32_ref, gemm_prepare_int_ref, 0, NULL},
+    {"f32_avx2", KERN_ISA_AVX2, NULL, GEMM_F32, GEMM_OPERAND_F32, 6, gemm_tile_f32_avx2, gemm_prepare_f32_ref, 0, NULL},
+    {"f16_avx2", KERN_ISA_AVX2, NULL, GEMM_F16, GEMM_OPERAND_F32, 6, gemm_tile_f16_avx2, gemm_prepare_f32_ref, 0, NULL},
+    {"bf16_avx2", KERN_ISA_AVX2, NULL, GEMM_BF16, GEMM_OPERAND_F32, 6, gemm_tile_bf16_avx2, gemm_prepare_f32_ref, 0, NULL},
+    {"f8_avx2", KERN_ISA_AVX2, NULL, GEMM_F8, GEMM_OPERAND_F32, 6, gemm_tile_f8_avx2, gemm_prepare_f32_ref, 0, NULL},
+    {"f8_g128_avx2", KERN_ISA_AVX2, NULL, GEMM_F8_G128, GEMM_OPERAND_F32, 6, gemm_tile_f8_g128_avx2, gemm_prepare_f32_ref, 0, NULL},
+    {"i8_avx2", KERN_ISA_AVX2, NULL, GEMM_I8, GEMM_OPERAND_S16, 6, gemm_tile_i8_avx2, gemm_prepare_int_avx2, 0, NULL},
+    {"i8_g16_avx2", KERN_ISA_AVX2, NULL, GEMM_I8_G16, GEMM_OPERAND_S16, 3, gemm_tile_i8_g16_avx2, gemm_prepare_int_avx2, 0, NULL},
+    {"i8_g32_avx2", KERN_ISA_AVX2, NULL, GEMM_I8_G32, GEMM_OPERAND_S16, 3, gemm_tile_i8_g32_avx2, gemm_prepare_int_avx2, 0, NULL},
+    {"i4_avx2", KERN_ISA_AVX2, NULL, GEMM_I4, GEMM_OPERAND_S16, 3, gemm_tile_i4_avx2, gemm_prepare_int_avx2, 0, NULL},
+    {"u4_g32_avx2", KERN_ISA_AVX2, NULL, GEMM_U4_G32, GEMM_OPERAND_S16, 3, gemm_tile_u4_g32_avx2, gemm_prepare_int_avx2, 0, NULL},
+    {"u4_g64_avx2", KERN_ISA_AVX2, NULL, GEMM_U4_G64, GEMM_OPERAND_S16, 3, gemm_tile_u4_g64_avx2, gemm_prepare_int_avx2, 0, NULL},
+    {"u4_g128_avx2", KERN_ISA_AVX2, NULL, GEMM_U4_G128, GEMM_OPERAND_S16, 3, gemm_tile_u4_g128_avx2, gemm_prepare_int_avx2, 0, NULL},
+    {"u8_g16_avx2", KERN_ISA_AVX2, NULL, GEMM_U8_G16, GEMM_OPERAND_S16, 3, gemm_tile_u8_g16_avx2, gemm_prepare_int_avx2, 0, NULL},
+    {"u8_g32_avx2", KERN_ISA_AVX2, NULL, GEMM_U8_G32, GEMM_OPERAND_S16, 3, gemm_tile_u8_g32_avx2, gemm_prepare_int_avx2, 0, NULL},
+    {"i8_avxvnni", KERN_ISA_AVX2, "avx_vnni", GEMM_I8, GEMM_OPERAND_S8, 6, gemm_tile_i8_avxvnni, gemm_prepare_int_avx2, 0, NULL},
+    {"i8_g16_avxvnni", KERN_ISA_AVX2, "avx_vnni", GEMM_I8_G16, GEMM_OPERAND_S8, 3, gemm_tile_i8_g16_avxvnni, gemm_prepare_int_avx2, 0, NULL},
+    {"i8_g32_avxvnni", KERN_ISA_AVX2, "avx_vnni", GEMM_I8_G32, GEMM_OPERAND_S8, 3, gemm_tile_i8_g32_avxvnni, gemm_prepare_int_avx2, 0, NULL},
+    {"i4_avxvnni", KERN_ISA_AVX2, "avx_vnni", GEMM_I4, GEMM_OPERAND_S8, 3, gemm_tile_i4_avxvnni, gemm_prepare_int_avx2, 0, NULL},
+    {"u4_g32_avxvnni", KERN_ISA_AVX2, "avx_vnni", GEMM_U4_G32, GEMM_OPERAND_S8, 3, gemm_tile_u4_g32_avxvnni, gemm_prepare_int_avx2, 0, NULL},
+    {"u4_g64_avxvnni", KERN_ISA_AVX2, "avx_vnni", GEMM_U4_G64, GEMM_OPERAND_S8, 3, gemm_tile_u4_g64_avxvnni, gemm_prepare_int_avx2, 0, NULL},
+    {"u4_g128_avxvnni", KERN_ISA_AVX2, "avx_vnni", GEMM_U4_G128, GEMM_OPERAND_S8, 3, gemm_tile_u4_g128_avxvnni, gemm_prepare_int_avx2, 0, NULL},
+    {"u8_g16_avxvnni", KERN_ISA_AVX2, "avx_vnni", GEMM_U8_G16, GEMM_OPERAND_S8, 3, gemm_tile_u8_g16_avxvnni, gemm_prepare_int_avx2, 0, NULL},
+    {"u8_g32_avxvnni", KERN_ISA_AVX2, "avx_vnni", GEMM_U8_G32, GEMM_OPERAND_S8, 3, gemm_tile_u8_g32_avxvnni, gemm_prepare_int_avx2, 0, NULL},
+    {"f32_avx512", KERN_ISA_AVX512, NULL, GEMM_F32, GEMM_OPERAND_F32, 14, gemm_tile_f32_avx512, gemm_prepare_f32_avx512, 0, NULL},
+    {"f16_avx512", KERN_ISA_AVX512, NULL, GEMM_F16, GEMM_OPERAND_F32, 14, gemm_tile_f16_avx512, gemm_prepare_f32_avx512, 0, NULL},
+    {"bf16_avx512", KERN_ISA_AVX512, NULL, GEMM_BF16, GEMM_OPERAND_F32, 14, gemm_tile_bf16_avx512, gemm_prepare_f32_avx512, 0, NULL},
+    {"f8_avx512", KERN_ISA_AVX512, NULL, GEMM_F8, GEMM_OPERAND_F32, 14, gemm_tile_f8_avx512, gemm_prepare_f32_avx512, 0, NULL},
+    {"f8_g128_avx512", KERN_ISA_AVX512, NULL, GEMM_F8_G128, GEMM_OPERAND_F32, 14, gemm_tile_f8_g128_avx512, gemm_prepare_f32_avx512, 0, NULL},
+    {"i8_avx512vnni", KERN_ISA_AVX512, "avx512vnni", GEMM_I8, GEMM_OPERAND_S8, 14, gemm_tile_i8_avx512vnni, gemm_prepare_s8_avx512, 0, NULL},
+    {"i8_g16_avx512vnni", KERN_ISA_AVX512, "avx512vnni", GEMM_I8_G16, GEMM_OPERAND_S8, 8, gemm_tile_i8_g16_avx512vnni, gemm_prepare_s8_avx512, 6, NULL},
+    {"i8_g32_avx512vnni", KERN_ISA_AVX512, "avx512vnni", GEMM_I8_G32, GEMM_OPERAND_S8, 8, gemm_tile_i8_g32_avx512vnni, gemm_prepare_s8_avx512, 6, NULL},
+    {"i4_avx512vnni", KERN_ISA_AVX512, "avx512vnni", GEMM_I4, GEMM_OPERAND_S8, 8, gemm_tile_i4_avx512vnni, gemm_prepare_s8_avx512, 6, NULL},
+    {"u4_g32_avx512vnni", KERN_ISA_AVX512, "avx512vnni", GEMM_U4_G32, GEMM_OPERAND_S8, 8, gemm_tile_u4_g32_avx512vnni, gemm_prepare_s8_avx512, 6, NULL},
+    {"u4_g64_avx512vnni", KERN_ISA_AVX512, "avx512vnni", GEMM_U4_G64, GEMM_OPERAND_S8, 8, gemm_tile_u4_g64_avx512vnni, gemm_prepare_s8_avx512, 6, NULL},
+    {"u4_g128_avx512vnni", KERN_ISA_AVX512, "avx512vnni", GEMM_U4_G128, GEMM_OPERAND_S8, 8, gemm_tile_u4_g128_avx512vnni, gemm_prepare_s8_avx512, 6, NULL},
+    {"u8_g16_avx512vnni", KERN_ISA_AVX512, "avx512vnni", GEMM_U8_G16, GEMM_OPERAND_S8, 8, gemm_tile_u8_g16_avx512vnni, gemm_prepare_s8_avx512, 6, NULL},
+    {"u8_g32_avx512vnni", KERN_ISA_AVX512, "avx512vnni", GEMM_U8_G32, GEMM_OPERAND_S8, 8, gemm_tile_u8_g32_avx512vnni, gemm_prepare_s8_avx512, 6, NULL},
+    {"bf16_avx512bf16", KERN_ISA_AVX512_BF16, NULL, GEMM_BF16, GEMM_OPERAND_BF16, 14, gemm_tile_bf16_avx512bf16, gemm_prepare_bf16_avx512bf16, 0, NULL},
+    {"f8_avx512bf16", KERN_ISA_AVX512_BF16, NULL, GEMM_F8, GEMM_OPERAND_BF16, 11, gemm_tile_f8_avx512bf16, gemm_prepare_bf16_avx512bf16, 0, NULL},
+    {"f8_g128_avx512bf16", KERN_ISA_AVX512_BF16, NULL, GEMM_F8_G128, GEMM_OPERAND_BF16, 11, gemm_tile_f8_g128_avx512bf16, gemm_prepare_bf16_avx512bf16, 0, NULL},
     /* Integer weights, inputs that stay floats. */
     WIDE_KERNELS(ref, KERN_ISA_SCALAR, GEMM_OPERAND_F32, 8)
     WIDE_KERNELS(avx2, KERN_ISA_AVX2, GEMM_OPERAND_F32, 6)
@@ -325,10 +325,11 @@ int64_t gemm_rows_first(const struct gemm_rows *r, int tile)
 /* ---- the blocked loop ---- */
 
 enum { TILE_FLOATS = 16 * GEMM_COLS };   /* room for GEMM_ROWS_MAX rows */
+enum { SUM_FLOATS = GEMM_BLOCK_PANELS * GEMM_BLOCK_TILES * TILE_FLOATS, WIDE_FLOATS = GEMM_WIDE_UNITS * 4 * GEMM_COLS };
 
 size_t gemm_scratch_bytes(void)
 {
-    return (size_t)GEMM_BLOCK_PANELS * GEMM_BLOCK_TILES * TILE_FLOATS * sizeof(float);
+    return (SUM_FLOATS + WIDE_FLOATS) * sizeof(float);
 }
 
 static const char *panel_at(const struct gemm_job *j, int64_t p)
@@ -345,16 +346,41 @@ static void store_tile(const struct gemm_job *j, int64_t p, int tile, int rows, 
                 j->out + gemm_rows_first(&j->rows, tile) * j->ldo + col, j->ldo, n);
 }
 
+/* Cache lines of four units, scales included. */
+static int lines_of_four(enum gemm_format f)
+{
+    const struct gemm_layout *l = &layouts[f];
+    return (int)((4 * l->unit_bytes + (l->group_units ? 4 * l->head_bytes / l->group_units : 0) + 63) / 64);
+}
+
+/* run_piece for tiles that share one widened piece.  wide: room for it; scratch: of the panel. */
+static void run_widened(const struct gemm_job *j, int64_t p, int64_t u0, int64_t u1, int t0, int t1, const char *ahead, float *scratch, char *wide)
+{
+    bool bf16 = j->kern->operand == GEMM_OPERAND_BF16;
+    const struct gemm_kern *plain = gemm_kern_get(j->kern->isa, bf16 ? GEMM_BF16 : GEMM_F32, GEMM_INPUTS_AUTO);
+    size_t act = gemm_act_bytes(j->kern, j->k), unit_act = bf16 ? 8 : 16;
+    int64_t units = gemm_units(j->kern->format, j->k), each = bf16 ? 2 : 4;
+    struct gemm_tile piece = {.b = panel_at(j, p), .u0 = u0, .u1 = u1, .units = units,
+                              .prefetch = ahead, .prefetch_lines = ahead ? lines_of_four(j->kern->format) : 0};
+    j->kern->widen(&piece, wide);
+    for (int t = t0; t < t1; t++) {
+        int64_t row = gemm_rows_first(&j->rows, t);
+        int rows = (int)(gemm_rows_first(&j->rows, t + 1) - row);
+        struct gemm_tile tile = {.b = wide, .first = u0 == 0, .u1 = (u1 - u0) * each, .units = units * each, .rows = rows, .c = scratch + (size_t)(t - t0) * TILE_FLOATS,
+                                 .a = (const char *)j->a + (size_t)row * act + (size_t)u0 * unit_act * (size_t)rows};
+        plain->tile(&tile);
+        if (u1 == units)
+            store_tile(j, p, t, rows, tile.c);
+    }
+}
+
 /* Units [u0, u1) of one panel for tiles [t0, t1).  `ahead` is the memory to be asked for meanwhile, spread over the tiles. */
 static void run_piece(const struct gemm_job *j, int64_t p, int64_t u0, int64_t u1, int t0, int t1, const char *ahead, float *scratch)
 {
     enum gemm_format f = j->kern->format;
-    const struct gemm_layout *l = &layouts[f];
     size_t act = gemm_act_bytes(j->kern, j->k);
     int64_t units = gemm_units(f, j->k);
-    /* Cache lines of four units, scales included. */
-    int lines = (int)((4 * l->unit_bytes + (l->group_units ? 4 * l->head_bytes / l->group_units : 0) + 63) / 64);
-    int share = (lines + t1 - t0 - 1) / (t1 - t0);
+    int lines = lines_of_four(f), share = (lines + t1 - t0 - 1) / (t1 - t0);
     struct gemm_tile tile = {
         .b = panel_at(j, p), .first = u0 == 0, .u0 = u0, .u1 = u1, .units = units,
         .prefetch = ahead, .prefetch_lines = ahead ? share : 0,
@@ -394,13 +420,17 @@ static void run_stream(const struct gemm_job *j, int64_t p, int t0, const char *
 static void run_pieces(const struct gemm_job *j, int64_t p0, int64_t p1, int t0, int t1, const char *next, float *scratch)
 {
     enum gemm_format f = j->kern->format;
-    int64_t units = gemm_units(f, j->k);
-    for (int64_t u = 0; u < units; u += GEMM_BLOCK_UNITS) {
-        int64_t end = u + GEMM_BLOCK_UNITS < units ? u + GEMM_BLOCK_UNITS : units;
+    int64_t units = gemm_units(f, j->k), block = j->kern->widen ? GEMM_WIDE_UNITS : GEMM_BLOCK_UNITS;
+    for (int64_t u = 0; u < units; u += block) {
+        int64_t end = u + block < units ? u + block : units;
         for (int64_t p = p0; p < p1; p++) {
             const char *ahead = p + 1 < p1 ? panel_at(j, p + 1) + units_bytes(f, u)
                               : end < units ? panel_at(j, p0) + units_bytes(f, end) : next;
-            run_piece(j, p, u, end, t0, t1, ahead, scratch + (size_t)(p - p0) * GEMM_BLOCK_TILES * TILE_FLOATS);
+            float *sums = scratch + (size_t)(p - p0) * GEMM_BLOCK_TILES * TILE_FLOATS;
+            if (j->kern->widen)
+                run_widened(j, p, u, end, t0, t1, ahead, sums, (char *)(scratch + SUM_FLOATS));
+            else
+                run_piece(j, p, u, end, t0, t1, ahead, sums);
         }
     }
 }

@@ -81,6 +81,9 @@ struct gemm_kern {
     void (*tile)(const struct gemm_tile *t);
     void (*prepare)(const struct gemm_kern *kern, const float *x, int64_t ldx, int rows, int64_t k, void *a);
     int rows_many;           /* more than rows_max rows are cut into tiles of at most so many; 0: rows_max */
+    /* Kernels that make floats of a piece of a panel before they multiply it, for several tiles of rows at once: units [u0, u1) of t->b become units of a
+     * float panel at out (F32, or BF16 where the operand is that), which `tile` would have made for itself.  NULL in other kernels. */
+    void (*widen)(const struct gemm_tile *t, char *out);
 };
 
 /* What inputs become: AUTO as the format wants (8 bits for integer weights), FLOAT: bf16 or f32 for integer weights too; other formats have one way only. */
@@ -158,6 +161,7 @@ enum {
     GEMM_BLOCK_PANELS = 4,    /* panels of a work item when there are many rows */
     GEMM_BLOCK_TILES = 16,    /* tiles that share a piece of a panel */
     GEMM_BLOCK_UNITS = 512,   /* units in such a piece; a multiple of every group */
+    GEMM_WIDE_UNITS = 128,    /* and in one that is widened: 32 KiB of bf16 */
 };
 /* Scratch of one gemm_run: enough for any job; 64-byte aligned. */
 size_t gemm_scratch_bytes(void);

@@ -95,14 +95,16 @@ gemm_tile_fn gemm_tile_f8_g128_avx512;
 gemm_tile_fn gemm_tile_bf16_avx512bf16, gemm_tile_f8_avx512bf16, gemm_tile_f8_g128_avx512bf16;
 gemm_prepare_fn gemm_prepare_bf16_avx512bf16;
 
-/* Integer weights times floats (gemm_wide_body.inc). */
-gemm_tile_fn gemm_wide_i8_ref, gemm_wide_i8_g16_ref, gemm_wide_i8_g32_ref, gemm_wide_i4_ref, gemm_wide_u4_g32_ref;
-gemm_tile_fn gemm_wide_u4_g64_ref, gemm_wide_u4_g128_ref, gemm_wide_u8_g16_ref, gemm_wide_u8_g32_ref;
-gemm_tile_fn gemm_wide_i8_avx2, gemm_wide_i8_g16_avx2, gemm_wide_i8_g32_avx2, gemm_wide_i4_avx2, gemm_wide_u4_g32_avx2;
-gemm_tile_fn gemm_wide_u4_g64_avx2, gemm_wide_u4_g128_avx2, gemm_wide_u8_g16_avx2, gemm_wide_u8_g32_avx2;
-gemm_tile_fn gemm_wide_i8_avx512, gemm_wide_i8_g16_avx512, gemm_wide_i8_g32_avx512, gemm_wide_i4_avx512, gemm_wide_u4_g32_avx512;
-gemm_tile_fn gemm_wide_u4_g64_avx512, gemm_wide_u4_g128_avx512, gemm_wide_u8_g16_avx512, gemm_wide_u8_g32_avx512;
-gemm_tile_fn gemm_wide_i8_avx512bf16, gemm_wide_i8_g16_avx512bf16, gemm_wide_i8_g32_avx512bf16, gemm_wide_i4_avx512bf16, gemm_wide_u4_g32_avx512bf16;
-gemm_tile_fn gemm_wide_u4_g64_avx512bf16, gemm_wide_u4_g128_avx512bf16, gemm_wide_u8_g16_avx512bf16, gemm_wide_u8_g32_avx512bf16;
+/* Integer weights times floats (gemm_wide_body.inc): the kernels, and what makes floats of a piece for several tiles. */
+typedef void gemm_widen_fn(const struct gemm_tile *t, char *out);
+#define GEMM_WIDE_DECLARE(isa) \
+    gemm_tile_fn gemm_wide_i8_##isa, gemm_wide_i8_g16_##isa, gemm_wide_i8_g32_##isa, gemm_wide_i4_##isa, gemm_wide_u4_g32_##isa, \
+        gemm_wide_u4_g64_##isa, gemm_wide_u4_g128_##isa, gemm_wide_u8_g16_##isa, gemm_wide_u8_g32_##isa; \
+    gemm_widen_fn gemm_widen_i8_##isa, gemm_widen_i8_g16_##isa, gemm_widen_i8_g32_##isa, gemm_widen_i4_##isa, gemm_widen_u4_g32_##isa, \
+        gemm_widen_u4_g64_##isa, gemm_widen_u4_g128_##isa, gemm_widen_u8_g16_##isa, gemm_widen_u8_g32_##isa;
+GEMM_WIDE_DECLARE(ref)
+GEMM_WIDE_DECLARE(avx2)
+GEMM_WIDE_DECLARE(avx512)
+GEMM_WIDE_DECLARE(avx512bf16)
 
 #endif
