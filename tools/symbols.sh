@@ -19,7 +19,7 @@ sample: sampler
 fwd: blk batch rope
 par: comm
 server: http sse api reply tgi embed batch files
-engine: quire ask gen evq stream step request beam metrics trace
+engine: quire ask gen evq stream step request beam metrics trace pace
 bench: probe
 '
 
