@@ -2,12 +2,12 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <inttypes.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
@@ -121,23 +121,19 @@ static void align_view(struct file_view *v)
     (void)madvise(aligned, size, MADV_HUGEPAGE);   /* what is not in memory yet is read in huge pages, where the file system has them */
 }
 
-/* Bytes of the mapping at `at` that huge pages of the file hold; 0 where the system does not tell. */
-static size_t mapped_huge(const void *at)
+/* The request PAGEMAP_SCAN of /proc/self/pagemap, which Linux has since 6.7 and linux/fs.h of older systems lacks. */
+struct scan { uint64_t size, flags, start, end, walk_end, vec, vec_len, max_pages, category_inverted, category_mask, category_anyof_mask, return_mask; };
+struct scan_region { uint64_t start, end, categories; };
+#define SCAN_REQUEST _IOWR('f', 16, struct scan)
+enum { SCAN_IS_HUGE = 1 << 6 };
+
+/* Whether one huge page maps the bytes at `at` already; false where the system does not tell. */
+static bool is_huge(int pagemap, const unsigned char *at)
 {
-    FILE *f = fopen("/proc/self/smaps", "re");
-    char line[512];
-    size_t kib = 0;
-    bool ours = false;
-    while (f && fgets(line, sizeof line, f)) {
-        uintptr_t from, to;
-        if (sscanf(line, "%" SCNxPTR "-%" SCNxPTR " ", &from, &to) == 2)
-            ours = (uintptr_t)at >= from && (uintptr_t)at < to;
-        else if (ours && sscanf(line, "FilePmdMapped: %zu kB", &kib) == 1)
-            break;
-    }
-    if (f)
-        fclose(f);
-    return kib << 10;
+    struct scan_region r = {0};
+    struct scan s = {.size = sizeof s, .start = (uintptr_t)at, .end = (uintptr_t)at + HUGE, .vec = (uintptr_t)&r, .vec_len = 1,
+                     .category_mask = SCAN_IS_HUGE, .return_mask = SCAN_IS_HUGE};
+    return pagemap >= 0 && ioctl(pagemap, SCAN_REQUEST, &s) == 1 && r.start <= s.start && r.end >= s.end;
 }
 
 /* A copy of n bytes (whole huge pages) takes the place of the bytes themselves.  The kernel holds off whoever reads there meanwhile. */
@@ -162,16 +158,24 @@ static bool move_piece(const unsigned char *at, size_t n)
     return true;
 }
 
+/* Runs of bytes that huge pages do not map are moved piece by piece. */
 static void *mover_main(void *arg)
 {
     struct packed *p = arg;
     (void)setpriority(PRIO_PROCESS, (id_t)gettid(), MOVER_NICE);
-    size_t whole = p->view.size / HUGE * HUGE;
-    if (mapped_huge(p->view.data) >= whole / 8 * 7)
-        return NULL;
-    for (size_t at = 0; at < whole && !atomic_load(&p->stop); at += MOVED_AT_ONCE)
-        if (!move_piece(p->view.data + at, whole - at < MOVED_AT_ONCE ? whole - at : MOVED_AT_ONCE))
+    int pagemap = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+    size_t whole = p->view.size / HUGE * HUGE, n;
+    for (size_t at = 0; at < whole && !atomic_load(&p->stop); at += n + HUGE) {
+        n = 0;
+        while (n < MOVED_AT_ONCE && at + n < whole && !is_huge(pagemap, p->view.data + at + n))
+            n += HUGE;
+        if (n > 0 && !move_piece(p->view.data + at, n))
             break;
+        if (n == MOVED_AT_ONCE)
+            n -= HUGE;  /* what follows has not been looked at */
+    }
+    if (pagemap >= 0)
+        close(pagemap);
     return NULL;
 }
 

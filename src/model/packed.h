@@ -37,8 +37,8 @@ const void *packed_entry(const struct packed *p, int64_t i, const char **name, s
 /* Whether the i-th entry's bytes have their hash.  Thread safe: verify entries in parallel. */
 bool packed_verify(const struct packed *p, int64_t i);
 /* Decoding streams all weights, and spends less on translating addresses where they lie in huge pages.  Files are written so that file systems
- * with large folios (ext4 since Linux 6.16, xfs and btrfs before) map them so.  Elsewhere a thread moves the bytes from now on from the file's small
- * pages to huge ones of memory, at the same addresses, while they are being read; where that cannot be done they stay what they are. */
+ * with large folios (ext4 since Linux 6.16, xfs and btrfs before) map them so.  What is not mapped so, a thread moves from now on from the file's small
+ * pages to huge ones of memory, at the same addresses, while it is being read; where that cannot be done it stays where it is. */
 void packed_move_to_huge_pages(struct packed *p);
 /* Index of a name, or -1. */
 int64_t packed_find(const struct packed *p, const char *name);
