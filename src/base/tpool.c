@@ -15,10 +15,11 @@
 #include "base/mem.h"
 #include "base/topo_int.h"
 
-enum { MAX_THREADS = 4096, DEFAULT_SPIN_US = 50, PAUSES_PER_CLOCK = 16 };
+/* The default outlasts what lies between two steps of one stream, sampling above all: waking a sleeper takes up to 50 us. */
+enum { MAX_THREADS = 4096, DEFAULT_SPIN_US = 200, PAUSES_PER_CLOCK = 16 };
 /* A member that has been waited for so long has lost its core to another process: for a while, waits give up their core
- * almost at once, so that it can go on there. */
-enum { LOST_CORE_NS = 300000, SHORT_SPIN_NS = 4000, SHORT_WAITS = 512 };
+ * almost at once, so that it can go on there.  Where a process does compute there, the next loss comes within so many waits. */
+enum { LOST_CORE_NS = 300000, SHORT_SPIN_NS = 4000, SHORT_WAITS = 64 };
 
 /* A word that changes when something has happened, and how many sleep on it.  Everything on it
  * is sequentially consistent where it must be: a waiter announces itself and then looks at the
