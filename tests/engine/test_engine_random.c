@@ -283,6 +283,7 @@ static struct engine *open_engine(int threads, int32_t blocks, int32_t batched, 
     o.max_num_batched_tokens = batched;
     o.num_kv_blocks = blocks;
     o.enable_prefix_caching = prefix;
+    o.step_target_ms = threads > 1 ? 1 : 0;     /* chunks that follow the clock: results do not */
     if (!engine_open(&eng, &o, &e))
         fail_msg("%s", e.msg);
     return eng;
@@ -413,6 +414,54 @@ static void test_view(void **state)
     remove_config();
 }
 
+/* Prompt tokens of the first step kept that has a stream beside them; 0: there is none. */
+static int32_t first_mixed(struct engine *eng)
+{
+    struct engine_view *v;
+    struct err e;
+    int32_t n = 0;
+    assert_true(engine_view_open(eng, &v, &e));
+    for (int32_t i = 0; i < v->n_kept && n == 0; i++)
+        n = v->steps[i].n_tokens > v->steps[i].n_prefill ? v->steps[i].n_prefill : 0;
+    engine_view_close(&v);
+    return n;
+}
+
+/* A long prompt that comes while a sequence streams begins with a small chunk, not with all that a step holds. */
+static void test_step_target(void **state)
+{
+    (void)state;
+    write_config("");
+    struct sample_params p;
+    sample_params_default(&p);
+    p.ignore_eos = true;
+    int32_t prompt[200], n = 0;
+    for (int i = 0; i < 200; i++)
+        prompt[i] = i % VOCAB;
+    struct engine_request first = {.kind = ENGINE_GENERATE, .tokens = prompt, .n_tokens = 8, .params = &p, .max_tokens = 250, .n = 1};
+    struct engine_request second = {.kind = ENGINE_GENERATE, .tokens = prompt, .n_tokens = 200, .params = &p, .max_tokens = 1, .n = 1};
+    for (int tries = 0; n == 0 && tries < 200; tries++) {   /* the first may be over before the second comes */
+        struct engine *eng = open_engine(2, 60, 512, false, "f32");
+        struct engine_stream *a, *b;
+        struct engine_event ev;
+        struct err e;
+        assert_true(engine_submit(eng, &first, NULL, NULL, &a, &e));
+        engine_stream_wait(a, -1);
+        assert_true(engine_submit(eng, &second, NULL, NULL, &b, &e));
+        for (bool over = false; !over;) {
+            engine_stream_wait(b, -1);
+            while (!over && engine_stream_next(b, &ev))
+                over = ev.type == ENGINE_EV_DONE || ev.type == ENGINE_EV_ERROR;
+        }
+        n = first_mixed(eng);
+        engine_stream_close(&a);
+        engine_stream_close(&b);
+        engine_close(&eng);
+    }
+    assert_in_range(n, 1, 64);
+    remove_config();
+}
+
 /* ---- refusals and ends ---- */
 
 static void test_refusals(void **state)
@@ -483,7 +532,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_f32), cmocka_unit_test(test_bf16), cmocka_unit_test(test_f16), cmocka_unit_test(test_window),
         cmocka_unit_test(test_dynamic_rope), cmocka_unit_test(test_int8), cmocka_unit_test(test_int4), cmocka_unit_test(test_mixed),
-        cmocka_unit_test(test_view), cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_view), cmocka_unit_test(test_step_target), cmocka_unit_test(test_refusals),
     };
     return cmocka_run_group_tests(tests, open_guides, close_guides);
 }
