@@ -15,8 +15,9 @@
 #include "base/mem.h"
 #include "base/topo_int.h"
 
-/* The default outlasts what lies between two steps of one stream, sampling above all: waking a sleeper takes up to 50 us. */
-enum { MAX_THREADS = 4096, DEFAULT_SPIN_US = 200, PAUSES_PER_CLOCK = 16 };
+/* Between runs members spin longer than inside, to outlast what lies between two steps of one stream, sampling above all: waking a sleeper takes
+ * up to 50 us. */
+enum { MAX_THREADS = 4096, DEFAULT_SPIN_US = 50, START_SPINS = 4, PAUSES_PER_CLOCK = 16 };
 /* A member that has been waited for so long has lost its core to another process: for a while, waits give up their core
  * almost at once, so that it can go on there.  Where a process does compute there, the next loss comes within so many waits. */
 enum { LOST_CORE_NS = 300000, SHORT_SPIN_NS = 4000, SHORT_WAITS = 64 };
@@ -139,7 +140,7 @@ static void *member_main(void *arg)
     if (tp->pin)
         bind_to(tp, me->index);
     for (uint32_t seen = 0;; seen++) {
-        event_wait(&tp->start, seen, spin_of(tp));
+        event_wait(&tp->start, seen, START_SPINS * spin_of(tp));
         if (!tp->fn)
             return NULL;
         tp->fn(tp->arg, me->index, tp->n);

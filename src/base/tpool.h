@@ -21,7 +21,7 @@ struct tpool_opts {
     bool pin;          /* bind member i to the i-th allowed core (not when there are more members than
                         * CPUs); the leader from its first run until another leads or tpool_close.
                         * Threads that a bound leader creates inherit its one core: create them before. */
-    int spin_us;       /* how long to spin before sleeping; < 0 = default (200) */
+    int spin_us;       /* how long to spin before sleeping; < 0 = default (50); between runs four times that */
 };
 
 bool tpool_open(struct tpool **out, const struct tpool_opts *opts, struct err *e);
