@@ -391,7 +391,10 @@ static void batch_over_two_models_and_two_lives(void **state)
     }
     assert_int_equal(json_integer_value(json_object_get(json_object_get(json_array_get(bad, 0), "response"), "status_code")), 404);
     assert_int_equal(json_integer_value(json_object_get(json_object_get(json_array_get(bad, 1), "response"), "status_code")), 400);
-    assert_false(file_exists(part));
+    for (int k = 0; file_exists(part); k++) {                  /* it goes once the end is on disk, which can be seen a moment before */
+        assert_true(k < 60000);
+        pause_ms(1);
+    }
     assert_null(files_get(f, "bb", id, &e));
     assert_null(files_get(f, "bb", json_string_value(json_object_get(batch, "output_file_id")), &e));
     for (int i = 0; i <= N_LINES; i++)
