@@ -18,9 +18,9 @@
 
 static const char magic[8] = {'Q', 'U', 'I', 'R', 'E', 'P', 'K', '1'};
 enum { DATA_ALIGN = 4096 };
+#define HUGE ((size_t)2 << 20)
 /* Files are written in aligned pieces of this size: file systems with large folios then keep them in huge pages, which a mapping shares. */
 #define BLOCK HUGE
-#define HUGE ((size_t)2 << 20)
 static const int64_t MAX_ENTRIES = 1 << 20;
 
 struct header { char magic[8]; uint64_t key, n_entries, file_bytes, table_hash; };

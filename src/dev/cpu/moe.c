@@ -206,7 +206,7 @@ static int64_t ceil_div(int64_t a, int64_t b)
     return (a + b - 1) / b;
 }
 
-/* Cuts of one product over n rows, as linear.c makes them; adds to the running totals. */
+/* Cuts of one product over n rows; adds to the running totals. */
 static struct cut cut_product(const struct gemm_kern *kern, const struct dev_weight *w, int32_t n, int64_t *items, int32_t *tiles)
 {
     struct cut c = { .kern = kern, .first_item = *items, .first_tile = *tiles, .rows = gemm_rows_of(kern, n), .tile_blocks = 1 };
