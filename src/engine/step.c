@@ -441,7 +441,7 @@ static void fail_all(struct engine *eng, const struct err *e)
         request_fail(eng, eng->streams, ERR_INTERNAL, e->msg);
 }
 
-/* For engine_view.  t: begin, batch built, computed, sampled, handed out. */
+/* For engine_view and the pace.  t: begin, batch built, computed, sampled, handed out. */
 static void note_step(struct engine *eng, const struct sched_plan *plan, const int64_t t[5])
 {
     struct engine_step *st = &eng->steps[eng->metrics.n_steps % ENGINE_STEPS_KEPT];
@@ -452,16 +452,7 @@ static void note_step(struct engine *eng, const struct sched_plan *plan, const i
     };
     for (int32_t i = 0; i < plan->n_items; i++)
         st->n_prefill += plan->items[i].n_new > 1 ? plan->items[i].n_new : 0;
-}
-
-static void note_pace(struct engine *eng, const struct sched_plan *plan, int64_t step_ns)
-{
-    int32_t n_prompt = 0, n_streams = 0;
-    for (int32_t i = 0; i < plan->n_items; i++) {
-        n_prompt += plan->items[i].n_new > 1 ? plan->items[i].n_new : 0;
-        n_streams += plan->items[i].n_new == 1;
-    }
-    pace_note(&eng->pace, step_ns, n_prompt, n_streams);
+    pace_note(&eng->pace, t[4] - t[0], st->n_prefill, st->n_tokens - st->n_prefill);
 }
 
 /* Whether the step computes tokens of any prompt. */
@@ -506,7 +497,6 @@ bool step_run(struct engine *eng)
     int64_t t4 = clock_now_ns();
     const int64_t t[] = {t0, t1, t2, t3, t4};
     note_step(eng, &plan, t);
-    note_pace(eng, &plan, t4 - t0);
     counted.t_ns = t;
     metrics_step(eng, &counted);
     m->n_steps++;

@@ -134,10 +134,16 @@ void gemm_prepare(const struct gemm_kern *kern, const float *x, int64_t ldx, int
     kern->prepare(kern, x, ldx, rows, k, a);
 }
 
+/* The float kernel that multiplies what a wide one has widened. */
+static const struct gemm_kern *plain_of(const struct gemm_kern *wide)
+{
+    return gemm_kern_get(wide->isa, wide->operand == GEMM_OPERAND_BF16 ? GEMM_BF16 : GEMM_F32, GEMM_INPUTS_AUTO);
+}
+
 /* Floats up to the end of the panel's last unit: zeros behind K. */
 static void gemm_prepare_wide(const struct gemm_kern *kern, const float *x, int64_t ldx, int rows, int64_t k, void *a)
 {
-    const struct gemm_kern *plain = gemm_kern_get(kern->isa, kern->operand == GEMM_OPERAND_BF16 ? GEMM_BF16 : GEMM_F32, GEMM_INPUTS_AUTO);
+    const struct gemm_kern *plain = plain_of(kern);
     size_t whole = gemm_act_bytes(kern, k) * (size_t)rows, done = gemm_act_bytes(plain, k) * (size_t)rows;
     gemm_prepare(plain, x, ldx, rows, k, a);
     memset((char *)a + done, 0, whole - done);
@@ -353,21 +359,22 @@ static int lines_of_four(enum gemm_format f)
     return (int)((4 * l->unit_bytes + (l->group_units ? 4 * l->head_bytes / l->group_units : 0) + 63) / 64);
 }
 
-/* run_piece for tiles that share one widened piece.  wide: room for it; scratch: of the panel. */
-static void run_widened(const struct gemm_job *j, int64_t p, int64_t u0, int64_t u1, int t0, int t1, const char *ahead, float *scratch, char *wide)
+/* run_piece for tiles that share one widened piece, which `plain` multiplies.  wide: room for it; scratch: of the panel. */
+static void run_widened(const struct gemm_job *j, const struct gemm_kern *plain, int64_t p, int64_t u0, int64_t u1, int t0, int t1, const char *ahead,
+                        float *scratch, char *wide)
 {
-    bool bf16 = j->kern->operand == GEMM_OPERAND_BF16;
-    const struct gemm_kern *plain = gemm_kern_get(j->kern->isa, bf16 ? GEMM_BF16 : GEMM_F32, GEMM_INPUTS_AUTO);
-    size_t act = gemm_act_bytes(j->kern, j->k), unit_act = bf16 ? 8 : 16;
-    int64_t units = gemm_units(j->kern->format, j->k), each = bf16 ? 2 : 4;
+    int64_t units = gemm_units(j->kern->format, j->k), each = plain->format == GEMM_BF16 ? 2 : 4;
+    size_t act = gemm_act_bytes(j->kern, j->k), unit_act = act / (size_t)units;
     struct gemm_tile piece = {.b = panel_at(j, p), .u0 = u0, .u1 = u1, .units = units,
                               .prefetch = ahead, .prefetch_lines = ahead ? lines_of_four(j->kern->format) : 0};
     j->kern->widen(&piece, wide);
     for (int t = t0; t < t1; t++) {
         int64_t row = gemm_rows_first(&j->rows, t);
         int rows = (int)(gemm_rows_first(&j->rows, t + 1) - row);
-        struct gemm_tile tile = {.b = wide, .first = u0 == 0, .u1 = (u1 - u0) * each, .units = units * each, .rows = rows, .c = scratch + (size_t)(t - t0) * TILE_FLOATS,
-                                 .a = (const char *)j->a + (size_t)row * act + (size_t)u0 * unit_act * (size_t)rows};
+        struct gemm_tile tile = {
+            .a = (const char *)j->a + (size_t)row * act + (size_t)u0 * unit_act * (size_t)rows, .b = wide, .c = scratch + (size_t)(t - t0) * TILE_FLOATS,
+            .rows = rows, .first = u0 == 0, .u1 = (u1 - u0) * each, .units = units * each,
+        };
         plain->tile(&tile);
         if (u1 == units)
             store_tile(j, p, t, rows, tile.c);
@@ -420,15 +427,16 @@ static void run_stream(const struct gemm_job *j, int64_t p, int t0, const char *
 static void run_pieces(const struct gemm_job *j, int64_t p0, int64_t p1, int t0, int t1, const char *next, float *scratch)
 {
     enum gemm_format f = j->kern->format;
-    int64_t units = gemm_units(f, j->k), block = j->kern->widen ? GEMM_WIDE_UNITS : GEMM_BLOCK_UNITS;
+    const struct gemm_kern *plain = j->kern->widen ? plain_of(j->kern) : NULL;
+    int64_t units = gemm_units(f, j->k), block = plain ? GEMM_WIDE_UNITS : GEMM_BLOCK_UNITS;
     for (int64_t u = 0; u < units; u += block) {
         int64_t end = u + block < units ? u + block : units;
         for (int64_t p = p0; p < p1; p++) {
             const char *ahead = p + 1 < p1 ? panel_at(j, p + 1) + units_bytes(f, u)
                               : end < units ? panel_at(j, p0) + units_bytes(f, end) : next;
             float *sums = scratch + (size_t)(p - p0) * GEMM_BLOCK_TILES * TILE_FLOATS;
-            if (j->kern->widen)
-                run_widened(j, p, u, end, t0, t1, ahead, sums, (char *)(scratch + SUM_FLOATS));
+            if (plain)
+                run_widened(j, plain, p, u, end, t0, t1, ahead, sums, (char *)(scratch + SUM_FLOATS));
             else
                 run_piece(j, p, u, end, t0, t1, ahead, sums);
         }

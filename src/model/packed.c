@@ -158,21 +158,19 @@ static bool move_piece(const unsigned char *at, size_t n)
     return true;
 }
 
-/* Runs of bytes that huge pages do not map are moved piece by piece. */
+/* Runs of huge pages' size that these do not map are moved, piece by piece. */
 static void *mover_main(void *arg)
 {
     struct packed *p = arg;
     (void)setpriority(PRIO_PROCESS, (id_t)gettid(), MOVER_NICE);
     int pagemap = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
     size_t whole = p->view.size / HUGE * HUGE, n;
-    for (size_t at = 0; at < whole && !atomic_load(&p->stop); at += n + HUGE) {
+    for (size_t at = 0; at < whole && !atomic_load(&p->stop); at += n > 0 ? n : HUGE) {
         n = 0;
         while (n < MOVED_AT_ONCE && at + n < whole && !is_huge(pagemap, p->view.data + at + n))
             n += HUGE;
         if (n > 0 && !move_piece(p->view.data + at, n))
             break;
-        if (n == MOVED_AT_ONCE)
-            n -= HUGE;  /* what follows has not been looked at */
     }
     if (pagemap >= 0)
         close(pagemap);

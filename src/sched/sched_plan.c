@@ -143,8 +143,7 @@ static void add_item(struct sched *s, struct sched_seq *seq, int32_t n)
         .seq = seq, .start = seq->n_computed, .n_new = n, .last = seq->n_computed + n == seq->n_tokens};
 }
 
-/* What is left of a step. */
-/* prompt: of the tokens, what sequences that have several to compute may take. */
+/* What is left of a step.  prompt: of the tokens, what sequences that have several to compute may take. */
 struct budget { int32_t tokens, rows, prompt; };
 
 /* R8: rows of logits that computing the next n tokens may ask for. */
@@ -159,7 +158,9 @@ static int32_t rows_of(const struct sched_seq *seq, int32_t n)
 /* The next chunk of seq: of n tokens to do, at most so many tokens and rows. */
 static int32_t chunk(const struct sched *s, const struct sched_seq *seq, int32_t n, struct budget most)
 {
-    n = n == 1 ? min32(n, most.tokens) : min32(min32(n, s->max_chunk), min32(most.tokens, most.prompt));
+    if (n > 1)
+        n = min32(min32(n, s->max_chunk), most.prompt);
+    n = min32(n, most.tokens);
     return rows_of(seq, n) <= most.rows ? n : min32(most.rows, seq->n_prompt - seq->n_computed);
 }
 

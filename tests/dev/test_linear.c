@@ -139,6 +139,42 @@ static void linear_exact(void **state)
     }
 }
 
+/* So many panels that items of all sizes are handed out, the last ones short: each column is computed, and once. */
+static void linear_of_many_items(void **state)
+{
+    (void)state;
+    enum { K = 1024, N_OUT = 4001 };
+    struct source s;
+    source_open(&s, 3000, 1000, 1, K);
+    double *want = malloc(N_OUT * sizeof *want);
+    float *x = malloc((size_t)(9 * K) * 4), *out = malloc((size_t)(9 * N_OUT) * 4);
+    fill_x(x, K);
+    for (int i = 1; i < 9; i++)
+        memcpy(x + i * K, x, K * sizeof *x);
+    for (int j = 0; j < N_OUT; j++) {
+        want[j] = 0;
+        for (int k = 0; k < K; k++)
+            want[j] += (double)x[k] * value(j, k);
+    }
+    for (int threads = 1; threads <= 5; threads += 2) {
+        struct dev *d = open_dev(threads, kern_isa_best());
+        struct dev_weight *w = pack(d, &s, DEV_FMT_BF16, NULL);
+        for (int m = 1; m <= 9; m += 8) {
+            for (int i = 0; i < m * N_OUT; i++)
+                out[i] = 0.5f;
+            run(d, &(struct dev_linear){.epi = DEV_EPI_ADD, .scale = 1}, w, x, K, out, N_OUT, m);
+            for (int i = 0; i < m * N_OUT; i++)
+                assert_true(out[i] == (float)(want[i % N_OUT] + 0.5));
+        }
+        dev_weight_free(d, &w);
+        dev_close(&d);
+    }
+    source_close(&s);
+    free(want);
+    free(x);
+    free(out);
+}
+
 static void gated(void **state)
 {
     (void)state;
@@ -332,7 +368,7 @@ static void bytes_and_errors(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(linear_exact), cmocka_unit_test(gated),            cmocka_unit_test(thread_invariance), cmocka_unit_test(quantized),
+        cmocka_unit_test(linear_exact), cmocka_unit_test(linear_of_many_items), cmocka_unit_test(gated),            cmocka_unit_test(thread_invariance), cmocka_unit_test(quantized),
         cmocka_unit_test(embed),        cmocka_unit_test(bytes_and_errors),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

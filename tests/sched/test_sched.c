@@ -133,6 +133,29 @@ static void prompts_beside_streams(void **state)
     sched_close(&s);
 }
 
+/* Streams behind prompts that get nothing any more go on. */
+static void streams_behind_prompts(void **state)
+{
+    (void)state;
+    struct sched_opts o = usual;
+    o.policy = SCHED_PRIORITY;
+    o.long_prefill_threshold = 6;
+    struct sched *s = open_sched(&o);
+    struct sched_seq *a = add(s, (struct sched_request){.priority = 2}, 0, 4);
+    step(s);
+    struct sched_seq *b = add(s, (struct sched_request){.priority = 1}, 1000, 30);
+    struct sched_seq *c = add(s, (struct sched_request){.arrival_us = 1, .priority = 1}, 2000, 30);
+    step(s);            /* both begin */
+    sched_set_mixed_tokens(s, 5);
+    append(s, a, 1);
+    struct sched_plan p = step(s);
+    assert_int_equal(p.n_items, 2);
+    expect(&p, 0, b, 6, 5, false);
+    expect(&p, 1, a, 4, 1, true);
+    assert_int_equal(sched_n_computed(c), 6);
+    sched_close(&s);
+}
+
 static void long_prefill(void **state)
 {
     (void)state;
@@ -661,7 +684,7 @@ int main(void)
         cmocka_unit_test(opening),
         cmocka_unit_test(budget),
         cmocka_unit_test(decodes_go_on),
-        cmocka_unit_test(prompts_beside_streams), cmocka_unit_test(long_prefill),
+        cmocka_unit_test(prompts_beside_streams), cmocka_unit_test(streams_behind_prompts), cmocka_unit_test(long_prefill),
         cmocka_unit_test(order),
         cmocka_unit_test(head_of_line),
         cmocka_unit_test(admission_keeps_promises),

@@ -393,6 +393,12 @@ static void add_tiles(struct dev *d, const struct moe *m, const struct part *par
         d->row->add_scaled(m->out + (int64_t)(choice[r] / m->k) * m->hidden + col, y + (r - r0) * job.ldo, weight[choice[r]] * m->scale, cols);
 }
 
+static const void *down_panel(const struct moe *m, const struct part *part, int64_t p)
+{
+    const struct dev_weight *w = weight_of(m, part->expert, DOWN);
+    return w->panels + (size_t)p * w->panel_bytes;
+}
+
 static void add_products(struct dev *d, const struct moe *m, void *scratch, float *y)
 {
     const struct part *parts = in_scratch(d, m->at.parts);
@@ -403,14 +409,11 @@ static void add_products(struct dev *d, const struct moe *m, void *scratch, floa
         int64_t p0 = i * m->add_panels, panels = n_panels - p0 < m->add_panels ? n_panels - p0 : m->add_panels;
         for (int32_t k = 0; k < n_parts; k++) {
             const struct part *part = &parts[k], *then = k + 1 < n_parts ? part + 1 : parts;
-            const struct dev_weight *w = weight_of(m, then->expert, DOWN);
-            int64_t then_at = then == part + 1 ? p0 : ahead < n ? ahead * m->add_panels : 0;
+            const void *again = down_panel(m, part, p0), *next = down_panel(m, then, then > parts ? p0 : ahead < n ? ahead * m->add_panels : 0);
             int n_tiles = part->cut[DOWN].rows.n_tiles;
             for (int t = 0; t < n_tiles; t += GEMM_BLOCK_TILES) {
                 int end = t + GEMM_BLOCK_TILES < n_tiles ? t + GEMM_BLOCK_TILES : n_tiles;
-                const void *next = end < n_tiles ? weight_of(m, part->expert, DOWN)->panels + (size_t)p0 * w->panel_bytes
-                                                 : w->panels + (size_t)then_at * w->panel_bytes;
-                add_tiles(d, m, part, p0, panels, t, end, next, scratch, y);
+                add_tiles(d, m, part, p0, panels, t, end, end < n_tiles ? again : next, scratch, y);
             }
         }
     }
